@@ -11,11 +11,12 @@
 //! 3. Evidence is stored before `evidence_count` is raised. A later record may overwrite an unread one; the count
 //!    tells how many there were, and the monitor's trace has them all.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::address::{Frame, FrameRange, PhysicalAddress};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
-use crate::membership::Membership;
+use crate::membership::{Membership, WITNESS_SPAN};
 use crate::time::{Clock, Instant};
 use crate::trace::TraceRing;
 
@@ -274,7 +275,7 @@ impl CpuState {
 }
 
 /// One CPU, as the monitor sees it.
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 #[derive(Debug)]
 pub struct CpuEntry {
     /// The number of its cell.
@@ -291,6 +292,14 @@ pub struct CpuEntry {
     pub kicks_seen: AtomicU64,
     /// Exits from the guest.
     pub exits: AtomicU64,
+    /// Hypercalls made. Every timer interrupt ends with one, so a CPU of a healthy kernel makes some all the time.
+    pub hypercalls: AtomicU64,
+    /// Since when the CPU is accused of standing still, in nanoseconds; 0 for never.
+    pub accused_since: AtomicU64,
+    /// The value of `hypercalls` at that time.
+    pub accused_hypercalls: AtomicU64,
+    /// The CPU's clock word at that time.
+    pub accused_clock: AtomicU64,
 }
 
 impl CpuEntry {
@@ -304,7 +313,41 @@ impl CpuEntry {
             kicks: AtomicU64::new(0),
             kicks_seen: AtomicU64::new(0),
             exits: AtomicU64::new(0),
+            hypercalls: AtomicU64::new(0),
+            accused_since: AtomicU64::new(0),
+            accused_hypercalls: AtomicU64::new(0),
+            accused_clock: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that somebody accuses the CPU, whose clock word is `clock`, of standing still. An accusation runs on
+    /// while neither the clock word nor the count of hypercalls moves. Called by the monitor only.
+    pub fn accuse(&self, clock: u64, now: Instant) {
+        if self.accused_since.load(Ordering::SeqCst) != 0 && self.is_unmoved(clock) {
+            return;
+        }
+        self.accused_since.store(0, Ordering::SeqCst);
+        self.accused_hypercalls.store(self.hypercalls.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.accused_clock.store(clock, Ordering::SeqCst);
+        self.accused_since.store(now.0.max(1), Ordering::SeqCst);
+    }
+
+    /// Whether the CPU was accused at least [`WITNESS_SPAN`] ago and its clock word, or its count of hypercalls, has
+    /// stood still since.
+    pub fn stands_still(&self, clock: u64, now: Instant) -> bool {
+        let since = self.accused_since.load(Ordering::SeqCst);
+        since != 0 && now.since(Instant(since)) >= WITNESS_SPAN && self.is_unmoved(clock)
+    }
+
+    /// Forgets an accusation: the CPU starts a new life.
+    pub fn absolve(&self) {
+        self.accused_since.store(0, Ordering::SeqCst);
+    }
+
+    fn is_unmoved(&self, clock: u64) -> bool {
+        self.accused_clock.load(Ordering::SeqCst) == clock
+            || self.accused_hypercalls.load(Ordering::SeqCst)
+                == self.hypercalls.load(Ordering::SeqCst)
     }
 
     /// Where the CPU is.
@@ -325,7 +368,7 @@ impl Default for CpuEntry {
 pub struct MachineRecord {
     /// [`MAGIC`], stored last at boot.
     pub magic: AtomicU64,
-    /// [`VERSION`].
+    /// [`VERSION`], once set up (zero before, so that the record needs no room in the image).
     pub version: u32,
     /// A [`BackEnd`].
     pub back_end: u32,
@@ -343,6 +386,8 @@ pub struct MachineRecord {
     pub monitor: FrameRange,
     /// The number of the cell that owns the serial port.
     pub uart_owner: AtomicU32,
+    /// Why the monitor refused to divide the machine; empty if it did not.
+    pub refusal: Text,
     /// Boot finished, in nanoseconds; 0 before.
     pub booted_at: AtomicU64,
     /// The cells.
@@ -355,6 +400,63 @@ pub struct MachineRecord {
     pub trace: TraceRing<MONITOR_TRACE_RECORDS>,
 }
 
+/// The port of QEMU's exit device, as the runner sets it up.
+pub const EXIT_PORT: u16 = 0xf4;
+/// What the monitor writes there when it refuses the machine; QEMU's exit code is then twice that plus one.
+pub const EXIT_REFUSED: u32 = 0x31;
+
+/// Bytes that a [`Text`] can hold.
+pub const TEXT_BYTES: usize = 248;
+
+/// A short text in memory that others read.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Text {
+    /// Bytes in use.
+    length: u64,
+    bytes: [u8; TEXT_BYTES],
+}
+
+impl Text {
+    /// No text.
+    pub const fn new() -> Self {
+        Self { length: 0, bytes: [0; TEXT_BYTES] }
+    }
+
+    /// The text; what is not UTF-8 reads as nothing.
+    pub fn as_str(&self) -> &str {
+        let length = (self.length as usize).min(TEXT_BYTES);
+        core::str::from_utf8(&self.bytes[..length]).unwrap_or("")
+    }
+
+    /// Appends; what does not fit is cut off at a character.
+    pub fn writer(&mut self) -> impl fmt::Write + '_ {
+        TextWriter(self)
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct TextWriter<'a>(&'a mut Text);
+
+impl fmt::Write for TextWriter<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let Text { length, bytes } = &mut *self.0;
+        for character in text.chars() {
+            let room = &mut bytes[*length as usize..];
+            if room.len() < character.len_utf8() {
+                return Err(fmt::Error);
+            }
+            *length += character.encode_utf8(room).len() as u64;
+        }
+        Ok(())
+    }
+}
+
 /// Records in the monitor's own trace.
 pub const MONITOR_TRACE_RECORDS: usize = 8192;
 
@@ -363,7 +465,7 @@ impl MachineRecord {
     pub const fn new() -> Self {
         Self {
             magic: AtomicU64::new(0),
-            version: VERSION,
+            version: 0,
             back_end: 0,
             cells_count: 0,
             cpus_count: 0,
@@ -372,6 +474,7 @@ impl MachineRecord {
             firewall_table: PhysicalAddress(0),
             monitor: FrameRange { start: Frame(0), end: Frame(0) },
             uart_owner: AtomicU32::new(0),
+            refusal: Text::new(),
             booted_at: AtomicU64::new(0),
             cells: [const { CellEntry::new() }; CELLS_MAX],
             cpus: [const { CpuEntry::new() }; CPUS_MAX],
@@ -417,7 +520,7 @@ impl Default for MachineRecord {
 // The runner, the monitor and every cell read this memory.
 const _: () = {
     assert!(size_of::<CellEntry>() == 128);
-    assert!(size_of::<CpuEntry>() == 64);
+    assert!(size_of::<CpuEntry>() == 128);
     assert!(core::mem::offset_of!(MachineRecord, clock) == 24);
     assert!(size_of::<MachineRecord>().is_multiple_of(4096));
 };

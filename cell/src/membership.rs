@@ -86,6 +86,11 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// Offset of the newest sealed epoch (32 bits), for the runner.
+    pub const EPOCH_OFFSET: usize = core::mem::offset_of!(Self, epoch);
+    /// Offset of the live sets, one word per epoch, for the runner.
+    pub const LIVE_OFFSET: usize = core::mem::offset_of!(Self, live);
+
     /// No epoch sealed yet, not even the first.
     pub const fn new() -> Self {
         Self {

@@ -83,6 +83,9 @@ pub struct PublicHeader {
     pub ticks_per_second: AtomicU32,
     /// One word per CPU of the cell, by index within the cell, raised at each of its timer ticks.
     pub clock_words: [AtomicU64; CPUS_MAX],
+    /// The time of the cell's newest timer tick, in nanoseconds of [`crate::Instant`]: from it the runner learns how
+    /// the machine's clock and the host's compare.
+    pub now: AtomicU64,
 }
 
 /// Bytes of epitaph text.

@@ -149,6 +149,21 @@ pub struct TraceRecord {
 impl TraceRecord {
     /// The `cell` of records that the monitor wrote.
     pub const MONITOR: u8 = 255;
+
+    /// Decodes the words of a slot (time, head, two arguments); `None` if they do not hold record `number` whole.
+    pub const fn decode(words: [u64; 4], number: u64) -> Option<Self> {
+        let [at, head, first, second] = words;
+        if head >> 32 != (number + 1) & 0xffff_ffff {
+            return None;
+        }
+        Some(Self {
+            at: Instant(at),
+            cell: (head >> 24) as u8,
+            cpu: (head >> 16) as u8,
+            event: head as u16,
+            arguments: [first, second],
+        })
+    }
 }
 
 /// A slot of the ring: a record as words, which may be read while it is written.
@@ -183,6 +198,11 @@ pub struct TraceRing<const RECORDS: usize> {
 }
 
 impl<const RECORDS: usize> TraceRing<RECORDS> {
+    /// Offset of the count of records ever begun, for the runner.
+    pub const WRITTEN_OFFSET: usize = core::mem::offset_of!(Self, written);
+    /// Offset of the slots, 32 bytes each, for the runner.
+    pub const SLOTS_OFFSET: usize = core::mem::offset_of!(Self, slots);
+
     /// An empty ring.
     pub const fn new() -> Self {
         Self {
@@ -216,19 +236,15 @@ impl<const RECORDS: usize> TraceRing<RECORDS> {
     pub fn get(&self, number: u64) -> Option<TraceRecord> {
         let slot = &self.slots[(number % RECORDS as u64) as usize];
         let head = slot.head.load(Ordering::Acquire);
-        let record = TraceRecord {
-            at: Instant(slot.at.load(Ordering::Relaxed)),
-            cell: (head >> 24) as u8,
-            cpu: (head >> 16) as u8,
-            event: head as u16,
-            arguments: [
-                slot.arguments[0].load(Ordering::Relaxed),
-                slot.arguments[1].load(Ordering::Relaxed),
-            ],
-        };
+        let words = [
+            slot.at.load(Ordering::Relaxed),
+            head,
+            slot.arguments[0].load(Ordering::Relaxed),
+            slot.arguments[1].load(Ordering::Relaxed),
+        ];
         core::sync::atomic::fence(Ordering::Acquire);
         let unchanged = slot.head.load(Ordering::Relaxed) == head;
-        (unchanged && head >> 32 == (number + 1) & 0xffff_ffff).then_some(record)
+        if unchanged { TraceRecord::decode(words, number) } else { None }
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! 1. Each counter is raised by one cell only and never falls within an incarnation.
-//! 2. For every kind of operation, `attempted` = `verified` + `lost` + `refused` + those under way.
+//! 2. For every kind of operation, `attempted` = `verified` + `lost` + `refused` + those under way + those that met
+//!    wrong bytes.
 
 use core::sync::atomic::AtomicU64;
 
@@ -57,6 +58,20 @@ pub struct OperationAccount {
     pub suspect: AtomicU64,
 }
 
+impl OperationAccount {
+    /// Nothing attempted.
+    pub const fn new() -> Self {
+        Self {
+            attempted: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            wrong: AtomicU64::new(0),
+            suspect: AtomicU64::new(0),
+        }
+    }
+}
+
 /// The account of a cell's workers.
 #[repr(C)]
 #[derive(Debug)]
@@ -69,11 +84,40 @@ pub struct WorkloadRecord {
     pub operations: [OperationAccount; 4],
     /// Work lost, by the cell that it was lost with.
     pub lost_with: [AtomicU64; CELLS_MAX],
-    /// The longest time for which no worker of this cell finished an operation, in nanoseconds, since the host last
+    /// The longest time for which no worker of this cell verified an operation, in nanoseconds, since the host last
     /// set it to 0.
     pub longest_pause: AtomicU64,
-    /// When the last operation finished, in nanoseconds.
+    /// When the last operation was verified, in nanoseconds.
     pub last_progress: AtomicU64,
+    /// As `longest_pause`, for each [`Operation`] by itself.
+    pub longest_pause_of: [AtomicU64; 4],
+    /// As `last_progress`, for each [`Operation`] by itself.
+    pub last_progress_of: [AtomicU64; 4],
+}
+
+impl WorkloadRecord {
+    /// The 64-bit words of a record, for readers that have it as bytes.
+    pub const WORDS: usize = size_of::<Self>() / 8;
+
+    /// An account in which nothing happened.
+    pub const fn new() -> Self {
+        Self {
+            incarnation: AtomicU64::new(0),
+            workers: AtomicU64::new(0),
+            operations: [const { OperationAccount::new() }; 4],
+            lost_with: [const { AtomicU64::new(0) }; CELLS_MAX],
+            longest_pause: AtomicU64::new(0),
+            last_progress: AtomicU64::new(0),
+            longest_pause_of: [const { AtomicU64::new(0) }; 4],
+            last_progress_of: [const { AtomicU64::new(0) }; 4],
+        }
+    }
+}
+
+impl Default for WorkloadRecord {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 const _: () = {

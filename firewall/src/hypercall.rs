@@ -91,9 +91,6 @@ hypercalls! {
     /// Reports a bus error that the kernel itself took, for back ends in which the monitor does not see it.
     /// Arguments: address, instruction pointer, [`BusErrorKind`].
     ReportBusError = 17;
-    /// Gives the home's own access back to frames whose writers were all revoked, and clears their dirty bits.
-    /// Arguments: first frame, count.
-    Reclaim = 18;
 }
 
 /// How a hypercall ended.
@@ -167,8 +164,8 @@ impl BusErrorKind {
     }
 }
 
-/// What the monitor says with a bus error: on delivery the CPU's R10 and R11 are **not** touched; instead the
-/// values lie in the CPU's slot of [`BusErrorSlots`], in the last page of what the cell used at entry (`Handover::used`).
+/// What the monitor says with a bus error. No register is touched; the values lie in the CPU's slot of
+/// [`BusErrorSlots`], in the last page of what the cell used at entry (`Handover::used`).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BusError {
@@ -178,12 +175,15 @@ pub struct BusError {
     pub kind: u64,
 }
 
+/// CPUs of one cell that can take bus errors.
+pub const BUS_ERROR_SLOTS: usize = 256;
+
 /// Bus error slots of a cell's CPUs, by index within the cell; in the cell's own memory, written by the monitor.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct BusErrorSlots {
     /// One slot per CPU.
-    pub slots: [BusError; 256],
+    pub slots: [BusError; BUS_ERROR_SLOTS],
 }
 
 const _: () = assert!(size_of::<BusErrorSlots>() == 4096);

@@ -1,0 +1,50 @@
+//! Messages for people, before any cell owns the serial port.
+//!
+//! The boot CPU writes here until the cells run, and a CPU whose monitor met its own bug writes its last words.
+
+use core::fmt::{self, Write};
+use core::hint::spin_loop;
+
+use x86_64::instructions::port::Port;
+
+const DATA: u16 = 0x3f8;
+const LINE_STATUS: u16 = DATA + 5;
+const CAN_SEND: u8 = 1 << 5;
+
+/// Reads of the line status before a byte is sent regardless.
+const READS_MAX: u32 = 100_000;
+
+/// The first serial port, as the firmware set it up.
+#[derive(Clone, Copy, Debug)]
+pub struct Serial;
+
+impl Write for Serial {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                send(b'\r');
+            }
+            send(byte);
+        }
+        Ok(())
+    }
+}
+
+fn send(byte: u8) {
+    let mut status = Port::<u8>::new(LINE_STATUS);
+    let mut data = Port::<u8>::new(DATA);
+    for _ in 0..READS_MAX {
+        // SAFETY: reading the line status of the serial port has no effect on memory.
+        if unsafe { status.read() } & CAN_SEND != 0 {
+            break;
+        }
+        spin_loop();
+    }
+    // SAFETY: writing to the serial port's data register sends a byte and touches no memory.
+    unsafe { data.write(byte) };
+}
+
+/// Writes one line.
+pub fn line(text: fmt::Arguments<'_>) {
+    let _ = writeln!(Serial, "hive: {text}");
+}

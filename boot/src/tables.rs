@@ -1,0 +1,120 @@
+//! The monitor's own interrupt descriptors.
+//!
+//! Two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens the global interrupt flag, and a
+//! machine check there. Both are dismissed; what they mean is read from memory afterwards. Any exception is the
+//! monitor's own bug: it is reported and this CPU stops, the others go on.
+//!
+//! # Not guaranteed
+//! The handlers run on the stack that is in use. That is sound where the flag is opened (see there), not in the
+//! middle of Rust code, whose red zone they would overwrite; an exception never returns, so it does not matter there.
+
+use core::arch::{asm, naked_asm};
+use core::fmt::Write;
+
+use firewall::machine::cpu;
+use firewall::machine::svm;
+use spin::Once;
+
+use crate::serial::Serial;
+
+const CODE_SELECTOR: u16 = 0x08;
+const EXCEPTIONS: usize = 32;
+const NMI: usize = 2;
+const MACHINE_CHECK: usize = 18;
+
+/// A 64-bit interrupt gate (AMD64 APM volume 2, rev. 3.41, 4.8.4).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Gate {
+    offset_low: u16,
+    selector: u16,
+    stack: u8,
+    kind: u8,
+    offset_middle: u16,
+    offset_high: u32,
+    reserved: u32,
+}
+
+impl Gate {
+    const INTERRUPT: u8 = 0x8e;
+
+    fn new(handler: u64) -> Self {
+        Self {
+            offset_low: handler as u16,
+            selector: CODE_SELECTOR,
+            stack: 0,
+            kind: Self::INTERRUPT,
+            offset_middle: (handler >> 16) as u16,
+            offset_high: (handler >> 32) as u32,
+            reserved: 0,
+        }
+    }
+}
+
+static DESCRIPTORS: Once<[Gate; EXCEPTIONS]> = Once::new();
+
+/// Loads the monitor's interrupt descriptors on the executing CPU.
+pub fn load_descriptors() {
+    let gates = DESCRIPTORS.call_once(|| {
+        let mut gates = [Gate::new(exception as *const () as u64); EXCEPTIONS];
+        gates[NMI] = Gate::new(svm::host_nmi as *const () as u64);
+        gates[MACHINE_CHECK] = Gate::new(machine_check as *const () as u64);
+        gates
+    });
+    let pointer = x86_64::structures::DescriptorTablePointer {
+        limit: (size_of::<[Gate; EXCEPTIONS]>() - 1) as u16,
+        base: x86_64::VirtAddr::new(gates.as_ptr() as u64),
+    };
+    // SAFETY: the table is static, its gates lead to handlers of this image, and the code selector is the one that
+    // the image's entry loaded.
+    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
+}
+
+/// Clears the record of the machine check, so that a second one does not reset the machine, and goes on: the cell whose
+/// CPU this is finds out when it is entered or judged.
+///
+/// # Safety
+/// Entered by the processor only.
+#[unsafe(naked)]
+unsafe extern "C" fn machine_check() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "mov ecx, {status}",
+        "xor eax, eax",
+        "xor edx, edx",
+        "wrmsr",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "iretq",
+        status = const cpu::MACHINE_CHECK_STATUS,
+    )
+}
+
+/// # Safety
+/// Entered by the processor only.
+#[unsafe(naked)]
+unsafe extern "C" fn exception() {
+    // The frame may or may not start with an error code; both words are shown.
+    naked_asm!(
+        "mov rdi, [rsp]",
+        "mov rsi, [rsp + 8]",
+        "mov rdx, cr2",
+        "and rsp, -16",
+        "call {report}",
+        "ud2",
+        report = sym report_exception,
+    )
+}
+
+extern "C" fn report_exception(first: u64, second: u64, address: u64) -> ! {
+    let _ = writeln!(
+        Serial,
+        "hive: the monitor's own exception: stack {first:#x} {second:#x}, address {address:#x}"
+    );
+    cpu::halt_forever()
+}
+
+const _: () = assert!(size_of::<Gate>() == 16);

@@ -1,0 +1,41 @@
+//! One-instruction wrappers that the monitor needs on every back end.
+
+use core::arch::asm;
+
+use x86_64::registers::model_specific::Msr;
+
+/// MCG_STATUS: bit 2 is set while a machine check is handled; a second one then resets the machine.
+pub const MACHINE_CHECK_STATUS: u32 = 0x17a;
+
+/// The time-stamp counter. Synchronized between CPUs (assumed; QEMU's is one counter).
+pub fn cycles() -> u64 {
+    // SAFETY: RDTSC reads a counter and touches nothing else; every x86-64 processor has it, and CR4.TSD matters only
+    // outside ring 0.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Waits at least `span` cycles.
+pub fn spin(span: u64) {
+    let start = cycles();
+    while cycles().wrapping_sub(start) < span {
+        core::hint::spin_loop();
+    }
+}
+
+/// Stops the executing CPU for good, with interrupts off.
+pub fn halt_forever() -> ! {
+    loop {
+        // SAFETY: halting with interrupts off stops only this CPU; nothing is expected to run on it again.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// Makes the executing CPU ready for its next machine check.
+pub fn clear_machine_check() {
+    let features = core::arch::x86_64::__cpuid(1);
+    let has_machine_check = features.edx & 1 << 14 != 0;
+    if has_machine_check {
+        // SAFETY: CPUID shows the machine check architecture, which brings this register; clearing it touches no memory.
+        unsafe { Msr::new(MACHINE_CHECK_STATUS).write(0) };
+    }
+}

@@ -1,0 +1,28 @@
+//! The monitor: what all cells stand on, one instance per CPU.
+//!
+//! Everything here is policy and holds for every back end; how a CPU enters a cell and how an access is stopped is
+//! behind the [`BackEnd`] trait.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`state`] | the monitor's data, and the seams to the back end and to the loader |
+//! | [`hypercalls`] | answers the cells |
+//! | [`exits`] | judges what a cell did that it could not do alone |
+//! | [`reach`] | what a cell can reach: its nested table at the start of a life, grants, quarantine, cut-off |
+//! | [`fence`] | kicks, expulsion, and when a revoked right is really gone |
+//! | [`life`] | a CPU between lives: parked, loading, starting |
+//!
+//! # Invariants
+//! 1. No lock that a second CPU can wait for: shared words are atomics, a refused claim is answered `Busy`.
+//! 2. What a CPU does here is bounded by the size of a region, never by another CPU.
+//! 3. The global interrupt flag is clear, except where `svm::enter` and `svm::park` open it for one instruction.
+
+pub mod exits;
+pub mod fence;
+pub mod hypercalls;
+pub mod life;
+pub mod reach;
+pub mod state;
+
+pub use exits::{Denial, Exit, Verdict};
+pub use state::{BackEnd, CellControl, LoadError, Loader, Monitor, PerCpu, STACK_BYTES, Start};

@@ -1,0 +1,274 @@
+//! The monitor's data, and the seams to the back end and to the loader.
+//!
+//! # Invariants
+//! 1. [`Monitor`] is built once, by the boot CPU, before any cell runs; afterwards only atomics in it change.
+//! 2. A [`PerCpu`]'s back end area is used by its own CPU only.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use cell::machine::{self, MachineRecord};
+use cell::trace::{Event, TraceRecord};
+use cell::{CellId, CpuId, FrameRange, Incarnation, Instant, PhysicalAddress};
+
+use crate::hypercall::{BUS_ERROR_SLOTS, BusError, BusErrorSlots};
+use crate::machine::cpu;
+use crate::machine::svm::SvmArea;
+use crate::model::FirewallTable;
+use crate::nested::NestedTable;
+
+/// How a CPU enters a cell's kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Which life.
+    pub incarnation: Incarnation,
+    /// Instruction pointer.
+    pub entry: u64,
+    /// Stack pointer, as after a call.
+    pub stack: u64,
+    /// RDI.
+    pub argument: u64,
+    /// Root of the kernel's own page tables.
+    pub page_table_root: u64,
+    /// Where the monitor leaves the details of bus errors: a `BusErrorSlots` in the cell's memory.
+    pub bus_error_slots: PhysicalAddress,
+}
+
+/// Why a cell's image could not be loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadError {
+    /// The image is not an ELF file that this loader understands.
+    BadImage(&'static str),
+    /// Image, tables and stack do not fit the cell's region.
+    TooLarge,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadImage(what) => write!(f, "kernel image: {what}"),
+            Self::TooLarge => f.write_str("kernel image: does not fit the cell's memory"),
+        }
+    }
+}
+
+/// Puts a pristine kernel into a cell's memory.
+pub trait Loader: Sync {
+    /// Loads `cell` for `incarnation`, to be entered on its CPU of index `boot_cpu_index`.
+    ///
+    /// # Errors
+    /// See [`LoadError`]; the cell's memory is then undefined.
+    fn load(
+        &self,
+        cell: CellId,
+        incarnation: Incarnation,
+        boot_cpu_index: usize,
+    ) -> Result<Start, LoadError>;
+}
+
+/// The hardware seam: how a CPU runs a cell and how the firewall is enforced on it.
+pub trait BackEnd: Sync {
+    /// Which one.
+    fn kind(&self) -> machine::BackEnd;
+
+    /// Whether its tables record which frames were written.
+    fn keeps_dirty_bits(&self) -> bool;
+
+    /// Whether the monitor itself sees denied accesses, so that a kernel need not report them.
+    fn sees_bus_errors(&self) -> bool;
+
+    /// Where a kernel calls for a hypercall; 0 for the hypercall instruction.
+    fn hypercall_entry(&self) -> u64;
+
+    /// Prepares the executing CPU, after each reset of it.
+    fn enable(&self, cpu: &PerCpu);
+
+    /// Runs one life on the executing CPU; returns when it is over.
+    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start);
+
+    /// Waits in the monitor until this CPU is kicked.
+    fn park(&self);
+}
+
+/// Words about a cell that only the monitor needs.
+#[derive(Debug, Default)]
+pub struct CellControl {
+    /// The newest life that some CPU claimed to load.
+    pub claimed: AtomicU32,
+    /// When the cell was last expelled, in nanoseconds.
+    pub expelled_at: AtomicU64,
+    /// Root of the running kernel's own page tables.
+    pub page_table_root: AtomicU64,
+    /// See [`Start::bus_error_slots`]; 0 before the first life.
+    pub bus_error_slots: AtomicU64,
+    /// Start of the window in which doorbells are counted, in nanoseconds.
+    pub doorbell_window: AtomicU64,
+    /// Doorbells that the cell rang in the window.
+    pub doorbells: AtomicU32,
+}
+
+/// An order to a parked CPU: enter this life. Written by one CPU of the same cell at a time (the kernel orders them).
+#[derive(Debug, Default)]
+pub struct StartOrder {
+    /// The life; 0 for no order. Stored last.
+    pub incarnation: AtomicU32,
+    /// See [`Start::entry`].
+    pub entry: AtomicU64,
+    /// See [`Start::stack`].
+    pub stack: AtomicU64,
+    /// See [`Start::argument`].
+    pub argument: AtomicU64,
+}
+
+/// Bytes of a CPU's stack in the monitor.
+pub const STACK_BYTES: usize = 64 << 10;
+
+/// What belongs to one CPU.
+#[repr(C, align(4096))]
+pub struct PerCpu {
+    /// The CPU.
+    pub id: CpuId,
+    /// Its cell.
+    pub cell: CellId,
+    /// Its index within the cell.
+    pub index: usize,
+    /// Its local APIC's identifier.
+    pub apic_id: u8,
+    /// Whether the CPU is the one that the firmware started: INIT to it would reset the machine.
+    pub is_boot_cpu: bool,
+    /// The order to start, if any.
+    pub order: StartOrder,
+    /// When an INIT was sent to make the CPU come back, in nanoseconds; 0 for none under way.
+    pub init_sent_at: AtomicU64,
+    /// When the CPU last answered a kick, in nanoseconds.
+    pub kick_answered_at: AtomicU64,
+    /// Whether the CPU was last entered with the serial port open to it.
+    pub had_uart: AtomicBool,
+    /// The back end's own.
+    pub(crate) area: UnsafeCell<SvmArea>,
+    /// The top of the stack that the CPU uses in the monitor, 16-byte aligned.
+    pub stack_top: u64,
+}
+
+// SAFETY: `area` is used by its own CPU only (invariant 2); everything else is immutable or atomic.
+unsafe impl Sync for PerCpu {}
+
+impl fmt::Debug for PerCpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerCpu")
+            .field("id", &self.id)
+            .field("cell", &self.cell)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PerCpu {
+    /// The block of CPU `id`, at position `index` among the CPUs of `cell`.
+    pub const fn new(id: CpuId, cell: CellId, index: usize, apic_id: u8, stack_top: u64) -> Self {
+        Self {
+            id,
+            cell,
+            index,
+            apic_id,
+            is_boot_cpu: id.index() == CpuId::BOOT.index(),
+            order: StartOrder {
+                incarnation: AtomicU32::new(0),
+                entry: AtomicU64::new(0),
+                stack: AtomicU64::new(0),
+                argument: AtomicU64::new(0),
+            },
+            init_sent_at: AtomicU64::new(0),
+            kick_answered_at: AtomicU64::new(0),
+            had_uart: AtomicBool::new(false),
+            area: UnsafeCell::new(SvmArea::new()),
+            stack_top,
+        }
+    }
+}
+
+/// The monitor.
+pub struct Monitor {
+    /// What everybody may read.
+    pub machine: &'static MachineRecord,
+    /// Writer sets and homes.
+    pub table: FirewallTable<'static>,
+    /// One nested table per cell.
+    pub nested: &'static [NestedTable],
+    /// One block per CPU.
+    pub cpus: &'static [PerCpu],
+    /// One control block per cell.
+    pub controls: &'static [CellControl],
+    /// Stretches of memory that every cell may read: the machine record, the firewall table, firmware tables.
+    pub readable: &'static [FrameRange],
+    /// The back end in use.
+    pub back_end: &'static dyn BackEnd,
+    /// The loader.
+    pub loader: &'static dyn Loader,
+    /// The page below 1 MiB at which a CPU starts after INIT.
+    pub startup_page: u8,
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor")
+            .field("cpus", &self.cpus.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Monitor {
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.machine.clock.instant(cpu::cycles())
+    }
+
+    /// The nested table of `cell`.
+    pub fn nested(&self, cell: CellId) -> &NestedTable {
+        &self.nested[cell.index()]
+    }
+
+    /// The control block of `cell`.
+    pub fn control(&self, cell: CellId) -> &CellControl {
+        &self.controls[cell.index()]
+    }
+
+    /// The CPUs of `cell`, by index within it.
+    pub fn cpus_of(&self, cell: CellId) -> impl Iterator<Item = &PerCpu> {
+        self.cpus.iter().filter(move |cpu| cpu.cell == cell)
+    }
+
+    /// The cell numbered `raw`, if the machine has it.
+    pub fn cell_from_raw(&self, raw: u64) -> Option<CellId> {
+        CellId::new(usize::try_from(raw).ok()?)
+            .filter(|cell| self.machine.all_cells().contains(*cell))
+    }
+
+    /// Leaves the details of a bus error where the kernel on `cpu` finds them.
+    pub(crate) fn store_bus_error(&self, cpu: &PerCpu, error: BusError) {
+        let slots = self
+            .control(cpu.cell)
+            .bus_error_slots
+            .load(Ordering::SeqCst);
+        if slots == 0 || cpu.index >= BUS_ERROR_SLOTS {
+            return;
+        }
+        // SAFETY: the loader named a page of this cell's region that holds `BusErrorSlots`; identity-mapped, and the
+        // index was checked. Only this CPU's monitor instance writes the slot.
+        unsafe {
+            let slots = slots as *mut BusErrorSlots;
+            (&raw mut (*slots).slots[cpu.index]).write_volatile(error);
+        }
+    }
+
+    /// Adds to the monitor's trace.
+    pub fn trace(&self, cpu: &PerCpu, event: Event, arguments: [u64; 2]) {
+        self.machine.trace.record(TraceRecord {
+            at: self.now(),
+            cell: TraceRecord::MONITOR,
+            cpu: cpu.id.index() as u8,
+            event: event as u16,
+            arguments,
+        });
+    }
+}

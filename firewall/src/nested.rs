@@ -1,0 +1,437 @@
+//! Nested tables: what one cell can reach, in the format of x86-64 page tables.
+//!
+//! One table per cell, in monitor memory, guest-physical equal to host-physical. The NPT back end hangs it under the
+//! root of the nested walk, the paging back end under the physical window of the cell's own tables: the format is the
+//! same (AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, 5.3 and 15.25.5), so one structure serves both.
+//!
+//! Uniform stretches are mapped by 2 MiB pages; the first 4 KiB entry in a stretch splits it. Pages for the lower
+//! level come from a pool that is set aside at boot.
+//!
+//! # Invariants
+//! 1. Every change is one compare-and-exchange or one store of one entry, so that a CPU that stops in the middle
+//!    leaves a table that is valid, and that no CPU waits for another.
+//! 2. Page addresses inside a table come from this table's own storage only.
+//! 3. [`NestedTable::close`] unhooks the whole table from its root; the leaves stay for [`NestedTable::is_written`].
+//!
+//! # Not guaranteed
+//! A processor may use an entry that it read before a change until it next enters the monitor. Who revokes must kick
+//! the cell's CPUs and wait for them (`crate::monitor::fence`).
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use cell::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
+use cell::{Frame, FrameRange, PhysicalAddress};
+
+const ENTRIES: usize = 512;
+const GIB: u64 = 1 << 30;
+const LARGE_PAGE_FRAMES: u64 = LARGE_PAGE_SIZE / PAGE_SIZE;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+/// Nested walks are user accesses (15.25.5).
+const USER: u64 = 1 << 2;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const BRANCH: u64 = PRESENT | WRITABLE | USER;
+
+/// What a cell may do with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Nothing.
+    Absent,
+    /// Load.
+    Read,
+    /// Load and store.
+    Write,
+    /// Load, store and fetch instructions.
+    Own,
+}
+
+impl Access {
+    const fn bits(self) -> u64 {
+        match self {
+            Self::Absent => 0,
+            Self::Read => PRESENT | USER | NO_EXECUTE,
+            Self::Write => PRESENT | USER | WRITABLE | NO_EXECUTE,
+            Self::Own => PRESENT | USER | WRITABLE,
+        }
+    }
+}
+
+/// One page of a table.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct TablePage([AtomicU64; ENTRIES]);
+
+impl TablePage {
+    /// An empty page.
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
+
+    /// The page's physical address: the monitor runs identity-mapped.
+    pub fn address(&self) -> PhysicalAddress {
+        PhysicalAddress(core::ptr::from_ref(self) as u64)
+    }
+
+    /// The entry at `index`.
+    pub fn entry(&self, index: usize) -> &AtomicU64 {
+        &self.0[index % ENTRIES]
+    }
+
+    fn clear(&self) {
+        for entry in &self.0 {
+            entry.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for TablePage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The pool of the table ran out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exhausted;
+
+/// How many [`TablePage`]s a table over `bytes` bytes of address space needs, with `splits` splits.
+pub const fn pages_needed(bytes: u64, splits: usize) -> usize {
+    2 + bytes.div_ceil(GIB) as usize + splits
+}
+
+/// The nested table of one cell.
+#[derive(Debug)]
+pub struct NestedTable {
+    root: &'static TablePage,
+    /// The third level: one entry per GiB.
+    upper: &'static TablePage,
+    /// The second level: one page per GiB.
+    directories: &'static [TablePage],
+    pool: &'static [TablePage],
+    pool_used: AtomicUsize,
+}
+
+impl NestedTable {
+    /// A closed table over `bytes` bytes in `pages`, of which there are [`pages_needed`]. The range is at most 512 GiB.
+    pub fn new(pages: &'static [TablePage], bytes: u64) -> Self {
+        let gibibytes = bytes.div_ceil(GIB) as usize;
+        assert!(
+            gibibytes <= ENTRIES && pages.len() > 2 + gibibytes,
+            "a table fits its storage"
+        );
+        let (top, rest) = pages.split_at(2);
+        let (directories, pool) = rest.split_at(gibibytes);
+        Self {
+            root: &top[0],
+            upper: &top[1],
+            directories,
+            pool,
+            pool_used: AtomicUsize::new(0),
+        }
+    }
+
+    /// The address for the nested root register.
+    pub fn root(&self) -> PhysicalAddress {
+        self.root.address()
+    }
+
+    /// The entry that hangs the whole table under a root of somebody else's (the paging back end's window).
+    pub fn branch(&self) -> u64 {
+        self.upper.address().0 | BRANCH
+    }
+
+    /// Forgets every mapping. Only for a table that no CPU uses: closed, and its CPUs fenced.
+    pub fn reset(&self) {
+        self.close();
+        for (index, directory) in self.directories.iter().enumerate() {
+            directory.clear();
+            self.upper
+                .entry(index)
+                .store(directory.address().0 | BRANCH, Ordering::Relaxed);
+        }
+        self.pool_used.store(0, Ordering::SeqCst);
+    }
+
+    /// Hangs the table under its root: from now on a walk finds it.
+    pub fn open(&self) {
+        self.root.entry(0).store(self.branch(), Ordering::SeqCst);
+    }
+
+    /// Unhooks the table: nothing is reachable, not even the cell's own memory.
+    pub fn close(&self) {
+        self.root.entry(0).store(0, Ordering::SeqCst);
+    }
+
+    /// Sets the access to a stretch of frames, by large pages where it can.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if a split needs a page and the pool is empty; the frames before it are done.
+    pub fn set_range(&self, frames: FrameRange, access: Access) -> Result<(), Exhausted> {
+        let mut next = frames.start;
+        while next < frames.end {
+            let whole = next.0.is_multiple_of(LARGE_PAGE_FRAMES)
+                && next.0 + LARGE_PAGE_FRAMES <= frames.end.0;
+            if whole && self.set_large(next, access) {
+                next = Frame(next.0 + LARGE_PAGE_FRAMES);
+            } else {
+                self.set(next, access)?;
+                next = Frame(next.0 + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the access to one frame and forgets whether it was written.
+    ///
+    /// # Errors
+    /// [`Exhausted`], with nothing changed.
+    pub fn set(&self, frame: Frame, access: Access) -> Result<(), Exhausted> {
+        let Some(entry) = self.leaf_for_change(frame)? else {
+            return Ok(());
+        };
+        let bits = match access {
+            Access::Absent => 0,
+            _ => frame.start().0 | access.bits(),
+        };
+        entry.store(bits, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Takes the right to write a frame away and keeps the record of whether it was written.
+    pub fn write_protect(&self, frame: Frame) {
+        if let Some(entry) = self.small_leaf(frame) {
+            entry.fetch_and(!WRITABLE, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives back what [`Self::write_protect`] took.
+    pub fn write_unprotect(&self, frame: Frame) {
+        if let Some(entry) = self.small_leaf(frame) {
+            entry.fetch_or(WRITABLE, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the cell wrote `frame` since its access was last set. Only frames with an entry of their own are
+    /// tracked; a large page says `false`, and no grant is ever made by one.
+    pub fn is_written(&self, frame: Frame) -> bool {
+        self.small_leaf(frame)
+            .is_some_and(|entry| entry.load(Ordering::SeqCst) & DIRTY != 0)
+    }
+
+    /// What the table says of `frame` now (not what a processor may still hold).
+    pub fn access(&self, frame: Frame) -> Access {
+        let Some(directory) = self.directory_entry(frame) else {
+            return Access::Absent;
+        };
+        let upper = directory.load(Ordering::SeqCst);
+        let bits = if upper & LARGE != 0 || upper & PRESENT == 0 {
+            upper
+        } else {
+            self.small_leaf(frame)
+                .map_or(0, |entry| entry.load(Ordering::SeqCst))
+        };
+        match (
+            bits & PRESENT != 0,
+            bits & WRITABLE != 0,
+            bits & NO_EXECUTE != 0,
+        ) {
+            (false, _, _) => Access::Absent,
+            (true, false, _) => Access::Read,
+            (true, true, true) => Access::Write,
+            (true, true, false) => Access::Own,
+        }
+    }
+
+    fn set_large(&self, start: Frame, access: Access) -> bool {
+        let Some(entry) = self.directory_entry(start) else {
+            return true;
+        };
+        let old = entry.load(Ordering::SeqCst);
+        if old & PRESENT != 0 && old & LARGE == 0 {
+            return false; // split before; go by its entries
+        }
+        let bits = match access {
+            Access::Absent => 0,
+            _ => start.start().0 | access.bits() | LARGE,
+        };
+        entry
+            .compare_exchange(old, bits, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    fn directory_entry(&self, frame: Frame) -> Option<&AtomicU64> {
+        let address = frame.start().0;
+        let directory = self.directories.get((address / GIB) as usize)?;
+        Some(directory.entry((address / LARGE_PAGE_SIZE) as usize))
+    }
+
+    fn small_leaf(&self, frame: Frame) -> Option<&AtomicU64> {
+        let upper = self.directory_entry(frame)?.load(Ordering::SeqCst);
+        if upper & PRESENT == 0 || upper & LARGE != 0 {
+            return None;
+        }
+        let first = self.pool.first()?.address().0;
+        let page = self
+            .pool
+            .get(((upper & ADDRESS).checked_sub(first)? / PAGE_SIZE) as usize)?;
+        Some(page.entry(frame.index()))
+    }
+
+    /// The 4 KiB entry of `frame`, splitting its large page if need be; `None` outside the table's range.
+    fn leaf_for_change(&self, frame: Frame) -> Result<Option<&AtomicU64>, Exhausted> {
+        let Some(directory) = self.directory_entry(frame) else {
+            return Ok(None);
+        };
+        if self.small_leaf(frame).is_none() {
+            self.split(directory)?;
+        }
+        Ok(self.small_leaf(frame))
+    }
+
+    fn split(&self, directory: &AtomicU64) -> Result<(), Exhausted> {
+        let index = self.pool_used.fetch_add(1, Ordering::SeqCst);
+        let Some(page) = self.pool.get(index) else {
+            self.pool_used.fetch_sub(1, Ordering::SeqCst);
+            return Err(Exhausted);
+        };
+        let old = directory.load(Ordering::SeqCst);
+        if old & PRESENT != 0 && old & LARGE == 0 {
+            return Ok(()); // another CPU was faster; its page serves
+        }
+        let flags = old & !(ADDRESS | LARGE);
+        for (position, entry) in page.0.iter().enumerate() {
+            let target = (old & ADDRESS) + position as u64 * PAGE_SIZE;
+            let bits = if old & PRESENT == 0 {
+                0
+            } else {
+                target | flags
+            };
+            entry.store(bits, Ordering::Relaxed);
+        }
+        let branch = page.address().0 | BRANCH;
+        // If another CPU was faster, its page serves and this one is lost until the next reset.
+        let _ = directory.compare_exchange(old, branch, Ordering::SeqCst, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+const _: () = assert!(size_of::<TablePage>() == PAGE_SIZE as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn table(splits: usize) -> NestedTable {
+        let pages: Vec<_> = (0..pages_needed(GIB, splits))
+            .map(|_| TablePage::new())
+            .collect();
+        let table = NestedTable::new(Vec::leak(pages), GIB);
+        table.reset();
+        table.open();
+        table
+    }
+
+    fn frames(start: u64, count: u64) -> FrameRange {
+        FrameRange::new(Frame(start), count).expect("small")
+    }
+
+    #[test]
+    fn a_grant_splits_one_large_page_and_leaves_its_neighbours() {
+        let table = table(1);
+        table
+            .set_range(frames(0, 2048), Access::Read)
+            .expect("no split needed");
+        table.set(Frame(700), Access::Write).expect("one split");
+        assert_eq!(table.access(Frame(700)), Access::Write);
+        assert_eq!(table.access(Frame(699)), Access::Read);
+        assert_eq!(table.access(Frame(701)), Access::Read);
+        assert_eq!(table.access(Frame(1500)), Access::Read);
+    }
+
+    #[test]
+    fn an_empty_pool_changes_nothing() {
+        let table = table(1);
+        table
+            .set_range(frames(0, 2048), Access::Read)
+            .expect("no split needed");
+        table.set(Frame(0), Access::Write).expect("one split");
+        assert_eq!(table.set(Frame(512), Access::Write), Err(Exhausted));
+        assert_eq!(table.access(Frame(512)), Access::Read);
+        assert_eq!(
+            table.set(Frame(1), Access::Write),
+            Ok(()),
+            "the split page still serves"
+        );
+    }
+
+    #[test]
+    fn write_protection_keeps_the_dirty_bit_and_a_new_grant_clears_it() {
+        let table = table(2);
+        table.set(Frame(5), Access::Write).expect("one split");
+        table
+            .small_leaf(Frame(5))
+            .expect("split")
+            .fetch_or(DIRTY, Ordering::SeqCst);
+        table.write_protect(Frame(5));
+        assert_eq!(table.access(Frame(5)), Access::Read);
+        assert!(table.is_written(Frame(5)));
+        table.set(Frame(5), Access::Write).expect("split already");
+        assert!(!table.is_written(Frame(5)));
+    }
+
+    #[test]
+    fn a_closed_table_still_tells_what_was_written() {
+        let table = table(1);
+        table.set(Frame(9), Access::Write).expect("one split");
+        table
+            .small_leaf(Frame(9))
+            .expect("split")
+            .fetch_or(DIRTY, Ordering::SeqCst);
+        table.close();
+        assert_eq!(table.root.entry(0).load(Ordering::SeqCst), 0);
+        assert!(table.is_written(Frame(9)));
+    }
+
+    #[test]
+    fn frames_beyond_the_range_are_absent() {
+        let table = table(1);
+        assert_eq!(table.access(Frame(GIB / PAGE_SIZE)), Access::Absent);
+        assert_eq!(table.set(Frame(GIB / PAGE_SIZE), Access::Own), Ok(()));
+        assert_eq!(table.access(Frame(GIB / PAGE_SIZE)), Access::Absent);
+    }
+
+    fn any_access() -> impl Strategy<Value = Access> {
+        prop_oneof![
+            Just(Access::Absent),
+            Just(Access::Read),
+            Just(Access::Write),
+            Just(Access::Own)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_setting_of_a_frame_counts(
+            settings in prop::collection::vec((0u64..2048, 1u64..1200, any_access()), 1..12)
+        ) {
+            let table = table(8);
+            let mut expected = HashMap::new();
+            for (start, count, access) in settings {
+                table.set_range(frames(start, count), access).expect("pool is large enough");
+                for frame in frames(start, count).iter() {
+                    expected.insert(frame, access);
+                }
+            }
+            for frame in frames(0, 4096).iter() {
+                let access = expected.get(&frame).copied().unwrap_or(Access::Absent);
+                prop_assert_eq!(table.access(frame), access);
+            }
+        }
+    }
+}

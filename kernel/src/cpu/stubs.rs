@@ -1,0 +1,196 @@
+//! The way in and out of every interrupt and exception.
+//!
+//! # Phases
+//! 1. The processor switches to the stack that the gate names and pushes SS, RSP, RFLAGS, CS, RIP (and an error code).
+//! 2. The vector's stub pushes a zero where there is no error code, and the vector.
+//! 3. The common entry pushes the general registers and saves the floating-point state: a [`Context`] is complete.
+//! 4. Interrupts: the stack that phase 1 used **is** the context of the current thread, so the handler runs on the
+//!    CPU's interrupt stack, and answers with the context to resume. Exceptions: the handler runs on the same stack,
+//!    below the context, and always resumes it.
+//! 5. The floating-point state, the registers and IRETQ bring back what was interrupted.
+//!
+//! # What is not saved
+//! Debug registers, AVX state (never enabled), segment registers other than CS and SS, FS and GS base (fixed).
+//!
+//! # References
+//! AMD64 Architecture Programmer's Manual, volume 2, 8.9 (long-mode interrupt control transfers), 11.4.4 (FXSAVE).
+
+use core::arch::naked_asm;
+
+use firewall::hypercall::{
+    VECTOR_BUS_ERROR, VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
+};
+
+use crate::cpu::exceptions;
+use crate::cpu::interrupts::{self, VECTOR_SWITCH, VECTOR_UNEXPECTED};
+use crate::cpu::per_cpu::PerCpu;
+use crate::thread::context::FLOATING_POINT_BYTES;
+
+/// Phase 3: from the vector's stub to a complete context, RSP at its start.
+macro_rules! save {
+    () => {
+        "push rax
+         push rbx
+         push rcx
+         push rdx
+         push rsi
+         push rdi
+         push rbp
+         push r8
+         push r9
+         push r10
+         push r11
+         push r12
+         push r13
+         push r14
+         push r15
+         sub rsp, {floating_point}
+         fxsave64 [rsp]
+         cld"
+    };
+}
+
+/// Phase 5: from RSP at the start of a context to what it interrupted.
+macro_rules! restore {
+    () => {
+        "fxrstor64 [rsp]
+         add rsp, {floating_point}
+         pop r15
+         pop r14
+         pop r13
+         pop r12
+         pop r11
+         pop r10
+         pop r9
+         pop r8
+         pop rbp
+         pop rdi
+         pop rsi
+         pop rdx
+         pop rcx
+         pop rbx
+         pop rax
+         add rsp, 16
+         iretq"
+    };
+}
+
+/// The common entry of interrupts.
+#[unsafe(naked)]
+extern "C" fn interrupt_entry() {
+    naked_asm!(
+        save!(),
+        "mov rdi, rsp",
+        // From here on the context is the scheduler's; the stack pointer is 16-aligned before the call.
+        "mov rsp, gs:[{interrupt_stack}]",
+        "call {dispatch}",
+        "mov rsp, rax",
+        restore!(),
+        floating_point = const FLOATING_POINT_BYTES,
+        interrupt_stack = const PerCpu::INTERRUPT_STACK_OFFSET,
+        dispatch = sym interrupts::dispatch,
+    );
+}
+
+/// The common entry of exceptions.
+#[unsafe(naked)]
+extern "C" fn exception_entry() {
+    naked_asm!(
+        save!(),
+        // The stack top and the size of a context are multiples of 16, so RSP is one before the call.
+        "mov rdi, rsp",
+        "call {dispatch}",
+        restore!(),
+        floating_point = const FLOATING_POINT_BYTES,
+        dispatch = sym exceptions::dispatch,
+    );
+}
+
+/// Phase 2, where the processor pushes no error code.
+macro_rules! stub {
+    ($($(#[doc = $doc:literal])+ $name:ident, $vector:expr, $entry:ident;)+) => {
+        $($(#[doc = $doc])+
+        #[unsafe(naked)]
+        pub extern "C" fn $name() {
+            naked_asm!(
+                "push 0",
+                "push {vector}",
+                "jmp {entry}",
+                vector = const $vector as i32,
+                entry = sym $entry,
+            );
+        })+
+    };
+}
+
+/// Phase 2, where the processor pushes an error code.
+macro_rules! stub_with_code {
+    ($($(#[doc = $doc:literal])+ $name:ident, $vector:expr;)+) => {
+        $($(#[doc = $doc])+
+        #[unsafe(naked)]
+        pub extern "C" fn $name() {
+            naked_asm!(
+                "push {vector}",
+                "jmp {entry}",
+                vector = const $vector as i32,
+                entry = sym exception_entry,
+            );
+        })+
+    };
+}
+
+stub! {
+    /// Vector 0.
+    divide_error, 0, exception_entry;
+    /// Vector 1.
+    debug, 1, exception_entry;
+    /// Vector 2.
+    nmi, 2, exception_entry;
+    /// Vector 3.
+    breakpoint, 3, exception_entry;
+    /// Vector 4.
+    overflow, 4, exception_entry;
+    /// Vector 5.
+    bound_range, 5, exception_entry;
+    /// Vector 6.
+    invalid_opcode, 6, exception_entry;
+    /// Vector 7.
+    device_not_available, 7, exception_entry;
+    /// Vector 16.
+    x87_error, 16, exception_entry;
+    /// Vector 18.
+    machine_check, 18, exception_entry;
+    /// Vector 19.
+    simd_error, 19, exception_entry;
+    /// A bus error that the monitor delivers.
+    bus_error, VECTOR_BUS_ERROR, exception_entry;
+    /// The doorbell.
+    doorbell, VECTOR_DOORBELL, interrupt_entry;
+    /// A wake-up by another CPU of the cell.
+    wake, VECTOR_WAKE, interrupt_entry;
+    /// The timer.
+    timer, VECTOR_TIMER, interrupt_entry;
+    /// A thread gives the CPU away.
+    switch, VECTOR_SWITCH, interrupt_entry;
+    /// A spurious interrupt of the local APIC.
+    spurious, VECTOR_SPURIOUS, interrupt_entry;
+    /// Any other vector.
+    unexpected, VECTOR_UNEXPECTED, interrupt_entry;
+}
+
+stub_with_code! {
+    /// Vector 8.
+    double_fault, 8;
+    /// Vector 10.
+    invalid_tss, 10;
+    /// Vector 11.
+    segment_not_present, 11;
+    /// Vector 12.
+    stack_segment, 12;
+    /// Vector 13.
+    general_protection, 13;
+    /// Vector 14.
+    page_fault, 14;
+    /// Vector 17.
+    alignment_check, 17;
+}

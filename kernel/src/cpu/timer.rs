@@ -1,0 +1,47 @@
+//! The timer tick: the clock word, sleepers, and the services that look at every tick.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use crate::cpu::lapic;
+use crate::cpu::per_cpu::{IDLE, PerCpu};
+use crate::own::own;
+use crate::thread::scheduler;
+use crate::{clock, service};
+
+/// No tick comes sooner after the last one, however fast the cell's clock runs: a CPU that does nothing but take ticks
+/// would be another fault than a fast clock.
+const PERIOD_MIN: Duration = Duration::from_micros(100);
+
+/// The time between two ticks; shorter by as much as the cell's clock runs too fast.
+fn period(factor: u64) -> Duration {
+    let right = Duration::from_micros(own().settings.tick_microseconds.into());
+    (right / u32::try_from(factor).unwrap_or(u32::MAX)).max(PERIOD_MIN)
+}
+
+/// How many ticks per second every clock word is meant to make.
+pub fn ticks_per_second() -> u32 {
+    1_000_000 / own().settings.tick_microseconds.max(1)
+}
+
+/// Starts the running CPU's timer.
+pub fn start() {
+    lapic::enable();
+    lapic::start_timer(period(clock::factor()));
+}
+
+/// Serves a tick of the running CPU, at interrupt level.
+pub fn tick(cpu: &'static PerCpu) {
+    let now = clock::now();
+    cpu.ticks.fetch_add(1, Ordering::Relaxed);
+    if cpu.current.load(Ordering::Relaxed) == IDLE {
+        cpu.idle_ticks.fetch_add(1, Ordering::Relaxed);
+    }
+    let factor = clock::factor();
+    if cpu.timer_factor.swap(factor, Ordering::Relaxed) != factor {
+        lapic::start_timer(period(factor));
+    }
+    cpu.publish_tick(now);
+    scheduler::expire(now);
+    service::at_tick();
+}

@@ -1,0 +1,162 @@
+//! Faults that this cell injects into itself when the host asks for it.
+//!
+//! # Protocol
+//! The host fills the fault request of the public area and raises its sequence number last. Each tick looks there. A
+//! request that waits for an event is armed: the event counts down as it is traced, so that the fault hits in the
+//! middle of what the event tells of.
+//!
+//! # Invariants
+//! 1. A request is carried out at most once (compare-and-exchange on the sequence number that was done last).
+//! 2. A request that an earlier life of the cell left behind is not carried out.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use cell::Incarnation;
+use cell::fault::{FaultRequest, InnerFault};
+use cell::public::FAULT_OFFSET;
+use cell::trace::Event;
+use spin::Once;
+
+use crate::memory::window;
+use crate::own::own;
+use crate::{clock, misdeeds, thread, trace};
+
+/// What is injected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Injection {
+    /// The fault.
+    pub fault: InnerFault,
+    /// See [`InnerFault`].
+    pub argument: u64,
+    /// For everything that is drawn at random.
+    pub seed: u64,
+}
+
+/// The sequence number of the request that was carried out last.
+static DONE: AtomicU32 = AtomicU32::new(0);
+/// The sequence number of the request that waits for an event.
+static ARMED: AtomicU32 = AtomicU32::new(0);
+/// The event that it waits for; 0 for none.
+static AWAITED: AtomicU32 = AtomicU32::new(0);
+/// How many more of it.
+static REMAINING: AtomicU64 = AtomicU64::new(0);
+/// The awaited event came.
+static DUE: AtomicBool = AtomicBool::new(false);
+
+/// Who carries out faults in what this cell says to others.
+static SPEECH: Once<fn(Injection)> = Once::new();
+
+/// Names who carries out faults in what this cell says to others: `rpc.*` and `sw.cry_wolf`.
+pub fn set_speech(inject: fn(Injection)) {
+    SPEECH.call_once(|| inject);
+}
+
+fn request() -> &'static FaultRequest {
+    // SAFETY: a page of the own public area, mapped for as long as the cell lives, made of atomics that any bit pattern
+    // fits; the host writes it.
+    unsafe { &*window::pointer::<FaultRequest>(own().public(FAULT_OFFSET)) }
+}
+
+/// Forgets what earlier lives left behind (invariant 2). Boot CPU, once.
+pub fn set_up() {
+    if own().incarnation > Incarnation(1) {
+        DONE.store(request().sequence.load(Ordering::Acquire), Ordering::Relaxed);
+    }
+}
+
+/// Asks for a fault of this cell, as the host would.
+pub fn ask(injection: Injection) {
+    let request = request();
+    request.fault.store(injection.fault as u32, Ordering::Relaxed);
+    request.argument.store(injection.argument, Ordering::Relaxed);
+    request.seed.store(injection.seed, Ordering::Relaxed);
+    request.at.store(0, Ordering::Relaxed);
+    request.after_event.store(0, Ordering::Relaxed);
+    request.sequence.fetch_add(1, Ordering::Release);
+}
+
+/// Looks for a request. Interrupt level.
+pub fn at_tick() {
+    let request = request();
+    let Some((sequence, fault)) = request.pending(DONE.load(Ordering::Acquire)) else { return };
+    if clock::now().0 < request.at.load(Ordering::Relaxed) {
+        return;
+    }
+    let awaited = request.after_event.load(Ordering::Relaxed);
+    if awaited != 0 && !DUE.load(Ordering::Acquire) {
+        if ARMED.swap(sequence, Ordering::AcqRel) != sequence {
+            let count = request.after_count.load(Ordering::Relaxed).max(1);
+            REMAINING.store(count.into(), Ordering::Relaxed);
+            AWAITED.store(awaited, Ordering::Release);
+        }
+        return;
+    }
+    carry_out(sequence, fault);
+}
+
+/// Counts down to the awaited event. Called for every event that this cell traces; a fault that is due at once, and
+/// needs nothing, happens right here.
+pub fn at_event(event: Event) {
+    let awaited = AWAITED.load(Ordering::Acquire);
+    if awaited == 0 || awaited != event as u32 {
+        return;
+    }
+    if REMAINING.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    AWAITED.store(0, Ordering::Release);
+    DUE.store(true, Ordering::Release);
+    let sequence = ARMED.load(Ordering::Acquire);
+    if let Some((_, fault @ (InnerFault::Panic | InnerFault::InterruptsOff))) =
+        request().pending(DONE.load(Ordering::Acquire))
+    {
+        carry_out(sequence, fault);
+    }
+}
+
+fn carry_out(sequence: u32, fault: InnerFault) {
+    let done = DONE.load(Ordering::Acquire);
+    let is_mine = DONE.compare_exchange(done, sequence, Ordering::AcqRel, Ordering::Relaxed);
+    if done == sequence || is_mine.is_err() {
+        return;
+    }
+    DUE.store(false, Ordering::Release);
+    let injection = Injection {
+        fault,
+        argument: request().argument.load(Ordering::Relaxed),
+        seed: request().seed.load(Ordering::Relaxed),
+    };
+    trace::record(Event::Injected, fault as u64, injection.argument);
+    inject(injection);
+}
+
+fn inject(injection: Injection) {
+    match injection.fault {
+        InnerFault::Panic => panic!("fault injection: sw.panic"),
+        InnerFault::InterruptsOff => misdeeds::stop_this_cpu(),
+        InnerFault::FastClock => clock::run_fast(injection.argument),
+        InnerFault::Loop
+        | InnerFault::StackOverflow
+        | InnerFault::WildWrite
+        | InnerFault::IpiStorm
+        | InnerFault::PortReset => start(injection),
+        InnerFault::CryWolf
+        | InnerFault::RpcDrop
+        | InnerFault::RpcDuplicate
+        | InnerFault::RpcCorrupt
+        | InnerFault::RpcDelay => match SPEECH.get() {
+            Some(speech) => speech(injection),
+            None => log::warn!("{} came before this cell can speak", injection.fault.name()),
+        },
+    }
+}
+
+/// Injects in a thread of the highest priority: what takes long must not take the ticks with it.
+fn start(injection: Injection) {
+    let started = thread::spawn("fault", thread::Priority::Recovery, move || {
+        misdeeds::commit(injection);
+    });
+    if let Err(error) = started {
+        log::warn!("{}: no thread: {error:?}", injection.fault.name());
+    }
+}

@@ -1,0 +1,281 @@
+//! The command line. The comments below are its help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cell::trace::Event;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::fault::catalogue::{Fault, HostFault};
+use crate::fault::plan::{Area, Plan, Strike, Trigger, parse_event};
+use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
+use crate::output::Format;
+use crate::qemu::command::Machine;
+use crate::qemu::process::Keep;
+use crate::units::{parse_duration, parse_size};
+
+/// Hive: one machine, many kernels. A fault stays in the cell where it happened.
+///
+/// Exit codes: 0 held, 1 violated, 2 usage, 3 infrastructure, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "hive", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// For `run`.
+    #[command(flatten)]
+    pub run: RunArguments,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build, boot, and open the serial console. Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor.
+    Run(Box<RunArguments>),
+    /// Boot, let the cells work, inject a fault, follow it to the end, judge.
+    Inject(Box<InjectArguments>),
+    /// Measure what things cost.
+    Bench(Box<BenchArguments>),
+    /// Show what of QEMU and of this host works, and what to do about the rest.
+    Doctor(DoctorArguments),
+    /// Build the two images and say where they are.
+    Build(ImageArguments),
+}
+
+/// Which machine.
+#[derive(Clone, Debug, Args)]
+pub struct MachineArguments {
+    /// How many cells.
+    #[arg(long, default_value_t = 4)]
+    pub cells: usize,
+    /// How many CPUs.
+    #[arg(long, default_value_t = 8)]
+    pub cpus: usize,
+    /// How much memory.
+    #[arg(long, default_value = "512M", value_parser = parse_size)]
+    pub memory: u64,
+    /// How the firewall is enforced.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "npt", "paging"])]
+    pub firewall: String,
+    /// More boot parameters, such as "tick=1000 discard=writable".
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// Keep the directory of the run, with the serial log and the guest's memory.
+    #[arg(long)]
+    pub keep: bool,
+    /// How the images are built.
+    #[command(flatten)]
+    pub images: ImageArguments,
+}
+
+/// How the images are built.
+#[derive(Clone, Debug, Args)]
+pub struct ImageArguments {
+    /// The target for which the images are built.
+    #[arg(long, default_value = HOST_TARGET, value_parser = [HOST_TARGET, BARE_TARGET])]
+    pub target: String,
+    /// The cargo profile with which the images are built.
+    #[arg(long, default_value = "release")]
+    pub profile: String,
+    /// Use the images in this directory instead of building them.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub images: Option<PathBuf>,
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+    /// Leave after this time instead of waiting for Ctrl-A X.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub r#for: Option<Duration>,
+}
+
+/// Arguments of `inject`.
+#[derive(Clone, Debug, Args)]
+pub struct InjectArguments {
+    /// The fault, or `list` to see them all.
+    pub fault: String,
+    /// The cell.
+    #[arg(long, default_value_t = 1)]
+    pub cell: usize,
+    /// Which of the cell's CPUs, for faults of one CPU.
+    #[arg(long, default_value_t = 0, value_name = "INDEX")]
+    pub cpu: usize,
+    /// How long the cells work before the fault.
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration)]
+    pub at: Duration,
+    /// For faults that take a number; `list` shows which.
+    #[arg(long, value_name = "NUMBER")]
+    pub argument: Option<u64>,
+    /// For everything that is drawn at random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// For faults of memory: where they strike.
+    #[arg(long, default_value = "image")]
+    pub area: AreaArgument,
+    /// For cpu.freeze: when the CPU goes on.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub thaw: Option<Duration>,
+    /// For cpu.mce: a corrected error instead of an uncorrected one.
+    #[arg(long)]
+    pub corrected: bool,
+    /// A second fault, timed by an event of the first.
+    #[arg(long, value_name = "FAULT", requires = "on")]
+    pub then: Option<Fault>,
+    /// The cell of the second fault.
+    #[arg(long, default_value_t = 2, value_name = "CELL")]
+    pub then_cell: usize,
+    /// The event that the second fault waits for, such as hint, agreement.round, recovery.barrier1.
+    #[arg(long, value_name = "EVENT", value_parser = parse_event)]
+    pub on: Option<Event>,
+    /// Which occurrence of the event.
+    #[arg(long, default_value_t = 1)]
+    pub count: u32,
+    /// How long after the event.
+    #[arg(long, default_value = "0ms", value_name = "TIME", value_parser = parse_duration)]
+    pub delay: Duration,
+    /// How long the run may take after the fault.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
+    pub bound: Duration,
+    /// Write a trace file that ui.perfetto.dev opens.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+}
+
+/// Where a memory fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum AreaArgument {
+    /// The cell's copy of the kernel image.
+    Image,
+    /// All of the cell's memory.
+    Region,
+}
+
+/// Arguments of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArguments {
+    /// How many boots to measure.
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+    /// How long the work of the cells is counted, with each back end of the firewall.
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse_duration)]
+    pub work: Duration,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArguments,
+}
+
+/// Arguments of `doctor`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DoctorArguments {
+    /// Install QEMU if it is missing and that is possible.
+    #[arg(long)]
+    pub install: bool,
+}
+
+impl Cli {
+    /// Who reads the result.
+    pub const fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+impl MachineArguments {
+    /// The machine.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            cells: self.cells,
+            cpus: self.cpus,
+            memory: self.memory,
+            firewall: self.firewall.clone(),
+            append: self.append.clone(),
+        }
+    }
+
+    /// What becomes of the run directory.
+    pub const fn keep(&self) -> Keep {
+        if self.keep { Keep::Directory } else { Keep::Nothing }
+    }
+}
+
+impl ImageArguments {
+    /// How to build.
+    pub fn options(&self) -> BuildOptions {
+        BuildOptions { target: self.target.clone(), profile: self.profile.clone() }
+    }
+}
+
+impl InjectArguments {
+    /// The plan.
+    ///
+    /// # Errors
+    /// Says which fault does not exist.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let mut fault: Fault = self.fault.parse()?;
+        if self.corrected && fault == Fault::Host(HostFault::CpuMce) {
+            fault = Fault::Host(HostFault::CpuMceCorrected);
+        }
+        let area = match self.area {
+            AreaArgument::Image => Area::Image,
+            AreaArgument::Region => Area::Region,
+        };
+        let first = Strike::new(fault, self.cell);
+        let first = Strike {
+            cpu_index: self.cpu,
+            argument: self.argument.unwrap_or(first.argument),
+            seed: self.seed,
+            area,
+            thaw: self.thaw,
+            ..first
+        };
+        let second = self.then.zip(self.on).map(|(fault, event)| {
+            let strike = Strike { seed: self.seed, area, ..Strike::new(fault, self.then_cell) };
+            (strike, Trigger { event, count: self.count, delay: self.delay })
+        });
+        Ok(Plan { at: self.at, first, second, bound: self.bound })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pair_becomes_a_plan() {
+        let words = "hive inject cpu.halt --cell 3 --then sw.panic --then-cell 2 --on hint --delay 1ms";
+        let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+        let Some(Command::Inject(arguments)) = cli.command else { panic!("not inject") };
+        let plan = arguments.plan().unwrap();
+        assert_eq!((plan.first.cell, plan.first.fault.name()), (3, "cpu.halt"));
+        let (second, trigger) = plan.second.unwrap();
+        assert_eq!((second.cell, second.fault.name()), (2, "sw.panic"));
+        assert_eq!((trigger.event, trigger.delay), (Event::Hint, Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        let refused = |words: &str| Cli::try_parse_from(words.split(' ')).is_err();
+        assert!(refused("hive inject cpu.halt --at 2"));
+        assert!(refused("hive inject cpu.halt --then sw.panic"));
+        assert!(refused("hive inject cpu.halt --then sw.smoke --on hint"));
+        assert!(refused("hive run --firewall steel"));
+        assert!(refused("hive runn"));
+    }
+}

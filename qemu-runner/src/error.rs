@@ -1,0 +1,106 @@
+//! What can go wrong on the host side, and the exit code that says so.
+//!
+//! A verdict against the machine is not an error: it is a result, with exit code 1.
+
+use std::io;
+use std::process::ExitCode;
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user asked for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// The images could not be built.
+    #[error("building the images: {0}")]
+    Build(String),
+    /// QEMU is missing, too old, did not start, or ended too early.
+    #[error("QEMU: {0}")]
+    Qemu(String),
+    /// One of QEMU's control channels misbehaved.
+    #[error("{channel}: {problem}")]
+    Channel {
+        /// Which channel.
+        channel: &'static str,
+        /// What it did.
+        problem: String,
+    },
+    /// The guest did not come up, or its records make no sense.
+    #[error("guest: {0}")]
+    Guest(String),
+    /// A file or process of the host failed.
+    #[error("{context}: {source}")]
+    Host {
+        /// What was tried.
+        context: String,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Ctrl-C, or a request to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The result of everything that can fail for a reason outside the machine under test.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The exit code: 2 usage, 3 infrastructure, 130 interrupted.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Interrupted => 130,
+            Self::Build(_)
+            | Self::Qemu(_)
+            | Self::Channel { .. }
+            | Self::Guest(_)
+            | Self::Host { .. } => 3,
+        }
+    }
+
+    /// The word for the kind of error in `--json` output.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Build(_) => "build",
+            Self::Qemu(_) => "qemu",
+            Self::Channel { .. } => "channel",
+            Self::Guest(_) => "guest",
+            Self::Host { .. } => "host",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Adds what was tried to an error of the host.
+pub trait Context<T> {
+    /// Says what was tried.
+    ///
+    /// # Errors
+    /// [`Error::Host`] with that context.
+    fn context(self, context: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Host { context: context(), source })
+    }
+}
+
+/// How a command that ran to its end is reported to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Everything that was checked holds.
+    Held,
+    /// Something that was checked does not hold.
+    Violated,
+}
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Held => Self::from(0),
+            Ending::Violated => Self::from(1),
+        }
+    }
+}

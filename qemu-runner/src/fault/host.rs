@@ -1,0 +1,118 @@
+//! Faults of CPUs, injected from outside.
+
+use cell::machine::CpuState;
+
+use super::catalogue::{Fault, HostFault};
+use super::channels::Channels;
+use super::corrupt;
+use super::inner;
+use super::plan::{Strike, Trigger};
+use crate::error::{Error, Result};
+use crate::guest::machine::{CpuStatus, MachineView};
+use crate::guest::memory::GuestMemory;
+use crate::images::Images;
+use crate::qemu::qmp::MachineCheck;
+use crate::qemu::qtest::Delivery;
+
+/// VAL, UC, EN, ADDRV: an uncorrected error with an address.
+const STATUS_UNCORRECTED: u64 = 0xb400_0000_0000_0000;
+/// VAL, EN, ADDRV: a corrected error with an address.
+const STATUS_CORRECTED: u64 = 0x9400_0000_0000_0000;
+/// RIPV, MCIP: the instruction pointer is good, a machine check is under way.
+const MCG_STATUS: u64 = 5;
+/// A bank that reports memory errors.
+const BANK: u32 = 4;
+/// QEMU's number, and the local APIC's identifier, of the CPU that the firmware started.
+const BOOT_CPU: u8 = 0;
+
+/// A running machine that a fault can be injected into.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// Its memory.
+    pub memory: &'a GuestMemory,
+    /// Its record.
+    pub machine: &'a MachineView,
+    /// Its images.
+    pub images: &'a Images,
+}
+
+/// Injects a fault now, or leaves it to the victim's kernel to do so at `trigger`. Says what exactly was done.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such CPU, [`Error::Channel`] and [`Error::Guest`] if it cannot be done.
+pub fn inject(
+    target: &Target<'_>,
+    channels: &mut Channels,
+    strike: &Strike,
+    trigger: Option<Trigger>,
+) -> Result<String> {
+    let fault = match strike.fault {
+        Fault::Inner(fault) => {
+            return inner::request(target.memory, target.machine, strike, fault, trigger);
+        }
+        Fault::Host(fault) => fault,
+    };
+    match fault {
+        HostFault::MemBitflip => return corrupt::flip_bit(target, channels.bus()?, strike),
+        HostFault::MemPointer => return corrupt::change_pointer(target, channels.bus()?, strike),
+        _ => {}
+    }
+    let cpu = victim(target, strike)?;
+    let who = format!("CPU {} of cell {}", cpu.cpu, strike.cell);
+    match fault {
+        HostFault::CpuHalt if cpu.apic_id == BOOT_CPU => {
+            channels.freezer()?.freeze(u32::from(cpu.apic_id))?;
+            Ok(format!("{who} left out of vCont for good"))
+        }
+        HostFault::CpuHalt => {
+            channels.interrupt(cpu.apic_id, Delivery::Init)?;
+            Ok(format!("INIT to {who}"))
+        }
+        HostFault::CpuFreeze => {
+            channels.freezer()?.freeze(u32::from(cpu.apic_id))?;
+            Ok(format!("{who} left out of vCont"))
+        }
+        HostFault::CpuNmi => {
+            channels.interrupt(cpu.apic_id, Delivery::Nmi)?;
+            Ok(format!("NMI to {who}"))
+        }
+        _ => {
+            let status = match fault {
+                HostFault::CpuMceCorrected => STATUS_CORRECTED,
+                _ => STATUS_UNCORRECTED,
+            };
+            let address = target.machine.public(strike.cell).0;
+            channels.machine_checks().machine_check(MachineCheck {
+                cpu: u32::from(cpu.apic_id),
+                bank: BANK,
+                status,
+                mcg_status: MCG_STATUS,
+                address,
+            })?;
+            Ok(format!("machine check {status:#x} at {who}"))
+        }
+    }
+}
+
+/// Lets a frozen CPU go on.
+///
+/// # Errors
+/// See [`inject`].
+pub fn thaw(target: &Target<'_>, channels: &mut Channels, strike: &Strike) -> Result<String> {
+    let cpu = victim(target, strike)?;
+    channels.freezer()?.thaw(u32::from(cpu.apic_id))?;
+    Ok(format!("CPU {} of cell {} goes on", cpu.cpu, strike.cell))
+}
+
+fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {
+    let cpus = target.machine.cpus_of(target.memory, strike.cell)?;
+    let started: Vec<&CpuStatus> =
+        cpus.iter().filter(|cpu| cpu.state != CpuState::Absent).collect();
+    match started.get(strike.cpu_index) {
+        Some(&&cpu) => Ok(cpu),
+        None => {
+            let (cell, count) = (strike.cell, started.len());
+            Err(Error::Usage(format!("cell {cell} has {count} CPUs, counted from 0")))
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Which faults, where, when.
+
+use std::time::Duration;
+
+use cell::trace::Event;
+use serde::Serialize;
+
+use super::catalogue::{Expectation, Fault, HostFault};
+use crate::error::{Error, Result};
+
+/// Where a memory fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Area {
+    /// The cell's copy of the kernel image.
+    #[default]
+    Image,
+    /// All of the cell's memory.
+    Region,
+}
+
+/// A fault and its target.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Strike {
+    /// The fault.
+    pub fault: Fault,
+    /// The number of the cell.
+    pub cell: usize,
+    /// Which of the cell's CPUs, for faults of one CPU.
+    pub cpu_index: usize,
+    /// For faults that take a number.
+    pub argument: u64,
+    /// For everything that is drawn at random.
+    pub seed: u64,
+    /// For faults of memory.
+    pub area: Area,
+    /// For `cpu.freeze`: when the CPU goes on.
+    pub thaw: Option<Duration>,
+}
+
+impl Strike {
+    /// A strike at a cell with everything else by default.
+    pub fn new(fault: Fault, cell: usize) -> Self {
+        let argument = fault.entry().argument.map_or(0, |(_, default)| default);
+        Self { fault, cell, cpu_index: 0, argument, seed: 1, area: Area::Image, thaw: None }
+    }
+
+    /// What must come of it. A frozen CPU that goes on may have been missed by nobody.
+    pub fn expectation(&self) -> Expectation {
+        match self.thaw {
+            Some(_) if self.fault == Fault::Host(HostFault::CpuFreeze) => Expectation::MayDie,
+            _ => self.fault.entry().expectation,
+        }
+    }
+}
+
+/// When a second fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trigger {
+    /// The event to wait for, after the first fault.
+    pub event: Event,
+    /// Which occurrence of it, from 1.
+    pub count: u32,
+    /// How long after it.
+    pub delay: Duration,
+}
+
+impl Trigger {
+    /// Whether the victim's own kernel can time a fault from inside: it sees the event in its own trace.
+    pub const fn is_seen_by_every_cell(&self) -> bool {
+        matches!(
+            self.event,
+            Event::EpochBegin
+                | Event::Opinion
+                | Event::Round
+                | Event::Vote
+                | Event::Decided
+                | Event::RecoveryBegin
+                | Event::Barrier1
+                | Event::Discard
+                | Event::Barrier2
+                | Event::Resume
+        )
+    }
+}
+
+/// The event of a name.
+///
+/// # Errors
+/// Says which there are.
+pub fn parse_event(name: &str) -> std::result::Result<Event, String> {
+    let found = Event::ALL.iter().copied().find(|event| event.name() == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = Event::ALL.iter().map(|event| event.name()).collect();
+        format!("no event \"{name}\"; there are {}", names.join(", "))
+    })
+}
+
+/// A run's faults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// How long the cells work before the first fault.
+    pub at: Duration,
+    /// The first fault.
+    pub first: Strike,
+    /// The second fault, timed by an event of the first.
+    pub second: Option<(Strike, Trigger)>,
+    /// How long the run may take after the first fault.
+    pub bound: Duration,
+}
+
+impl Plan {
+    /// One fault after half a second of work.
+    pub fn single(strike: Strike) -> Self {
+        let (at, bound) = (Duration::from_millis(500), Duration::from_secs(30));
+        Self { at, first: strike, second: None, bound }
+    }
+
+    /// All strikes in order.
+    pub fn strikes(&self) -> impl Iterator<Item = &Strike> {
+        std::iter::once(&self.first).chain(self.second.iter().map(|(strike, _)| strike))
+    }
+
+    /// Refuses targets that the machine does not have.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self, cells: usize) -> Result<()> {
+        match self.strikes().find(|strike| strike.cell >= cells) {
+            Some(strike) => {
+                let (cell, last) = (strike.cell, cells - 1);
+                Err(Error::Usage(format!("there is no cell {cell}: the last is cell {last}")))
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The guest's records, read from the file that backs its memory.
+//!
+//! Everything here reads words at offsets that the `cell` crate gives, checks them, and only then uses them: a sick
+//! cell can have written anything.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`memory`] | the file, addressed by physical address |
+//! | [`symbols`] | where the monitor's record lies |
+//! | [`machine`] | the monitor's record |
+//! | [`cells`] | the public areas of the cells |
+//! | [`trace`] | trace rings, followed while they are written |
+//! | [`clock`] | the guest's time, as seen from the host |
+
+pub mod cells;
+pub mod clock;
+pub mod machine;
+pub mod memory;
+pub mod symbols;
+pub mod trace;

@@ -1,0 +1,103 @@
+//! How long each step took, from the records of the guest.
+
+use cell::CellSet;
+use cell::id::CellId;
+use cell::trace::Event;
+use serde::Serialize;
+
+use crate::guest::trace::{Observed, Source};
+use crate::observation::Observation;
+
+/// Times since the first fault, in milliseconds; `None` for what did not happen.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
+pub struct Latencies {
+    /// Somebody other than the target suspected it, or the monitor held something against it.
+    pub first_hint: Option<f64>,
+    /// The first epoch began somewhere.
+    pub epoch_begun: Option<f64>,
+    /// A live set was decided, by the last survivor.
+    pub decided: Option<f64>,
+    /// The last survivor began to recover.
+    pub last_in_recovery: Option<f64>,
+    /// The last survivor's programs went on.
+    pub resumed: Option<f64>,
+    /// The last dead cell was taken back, by the last survivor.
+    pub reintegrated: Option<f64>,
+}
+
+impl Latencies {
+    /// Reads them off a run.
+    pub fn of(run: &Observation) -> Self {
+        let (targets, survivors) = (run.targets(), run.survivors());
+        let start = run.start();
+        let span = |at: u64| (at - start) as f64 / 1e6;
+        let first = |event: Event| {
+            let from_survivor = |record: &&Observed| {
+                record.event == event && survivor(record, survivors)
+            };
+            run.since_start().find(from_survivor).map(|record| span(record.at))
+        };
+        let hint = run.since_start().find(|record| is_hint(record, targets));
+        Self {
+            first_hint: hint.map(|record| span(record.at)),
+            epoch_begun: first(Event::EpochBegin),
+            decided: last_of_first(run, survivors, Event::Decided).map(span),
+            last_in_recovery: last_of_first(run, survivors, Event::RecoveryBegin).map(span),
+            resumed: last_of_first(run, survivors, Event::Resume).map(span),
+            reintegrated: reintegrated(run, survivors).map(span),
+        }
+    }
+
+    /// With names, in order, for output.
+    pub fn named(&self) -> [(&'static str, Option<f64>); 6] {
+        [
+            ("first hint", self.first_hint),
+            ("first epoch begun", self.epoch_begun),
+            ("last survivor decided", self.decided),
+            ("last survivor in recovery", self.last_in_recovery),
+            ("last survivor resumed", self.resumed),
+            ("reintegrated", self.reintegrated),
+        ]
+    }
+}
+
+fn survivor(record: &Observed, survivors: CellSet) -> bool {
+    match record.source {
+        Source::Cell(cell) => CellId::new(cell).is_some_and(|cell| survivors.contains(cell)),
+        _ => false,
+    }
+}
+
+fn is_hint(record: &Observed, targets: CellSet) -> bool {
+    let among = |number: u64| CellId::new(number as usize).is_some_and(|id| targets.contains(id));
+    match (record.source, record.event) {
+        (Source::Cell(by), Event::Hint) => !among(by as u64) && among(record.arguments[0]),
+        (Source::Monitor, Event::Evidence) => among(record.arguments[0] & 0xffff_ffff),
+        _ => false,
+    }
+}
+
+/// When the last survivor recorded its first `event`; `None` if one of them never did.
+fn last_of_first(run: &Observation, survivors: CellSet, event: Event) -> Option<u64> {
+    let first = |cell: CellId| {
+        let own = |record: &&Observed| {
+            record.source == Source::Cell(cell.index()) && record.event == event
+        };
+        run.since_start().find(own).map(|record| record.at)
+    };
+    let times: Option<Vec<u64>> = survivors.iter().map(first).collect();
+    times?.into_iter().max()
+}
+
+fn reintegrated(run: &Observation, survivors: CellSet) -> Option<u64> {
+    let dead = run.dead();
+    let back = |event: Event| {
+        let about_dead = |record: &&Observed| {
+            let subject = CellId::new(record.arguments[0] as usize);
+            let seen = record.source == Source::Monitor || survivor(record, survivors);
+            record.event == event && seen && subject.is_some_and(|id| dead.contains(id))
+        };
+        run.since_start().filter(about_dead).map(|record| record.at).max()
+    };
+    back(Event::Reintegrated).or_else(|| back(Event::Joined))
+}

@@ -1,0 +1,44 @@
+//! The host side: builds the images, boots them in QEMU, injects faults, measures, reports.
+//!
+//! The `qemu-runner` binary is a command line over this library; the on-target tests use it directly. What the
+//! runner knows of the guest it reads from the file that backs the guest's memory, by the layouts of the `cell`
+//! crate. Serial text is for people and is never parsed.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`], [`commands`] | the command line, and what each command does |
+//! | [`error`], [`interrupt`], [`output`] | exit codes, Ctrl-C, progress and JSON |
+//! | [`images`] | building the monitor and the cell kernel |
+//! | [`qemu`] | finding, installing, starting and controlling QEMU |
+//! | [`guest`] | the guest's records, read from its memory |
+//! | [`fault`] | the catalogue of faults and how each is injected |
+//! | [`session`], [`watch`] | a machine that boots, and a watch on it |
+//! | [`experiment`], [`observation`] | one run: boot, work, inject, follow to the end |
+//! | [`verdict`], [`latency`] | what the run showed |
+//! | [`report`], [`timeline`], [`perfetto`] | the run for people, for programs, and for Perfetto |
+//! | [`bench`] | the table of costs |
+//! | [`doctor`] | what of QEMU and of this host works |
+
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod cli;
+pub mod commands;
+pub mod doctor;
+pub mod error;
+pub mod experiment;
+pub mod fault;
+pub mod guest;
+pub mod images;
+pub mod interrupt;
+pub mod latency;
+pub mod observation;
+pub mod output;
+pub mod perfetto;
+pub mod qemu;
+pub mod report;
+pub mod session;
+pub mod timeline;
+pub mod units;
+pub mod verdict;
+pub mod watch;

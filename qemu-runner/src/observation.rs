@@ -1,0 +1,149 @@
+//! What was seen of one run: plain data, from which verdict, latencies, time line and trace file are made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cell::machine::CellState;
+use cell::trace::Event;
+use cell::{CellSet, id::CellId};
+
+use crate::fault::catalogue::{Expectation, Fault};
+use crate::guest::cells::Workload;
+use crate::guest::trace::{Observed, Source};
+
+/// Something that the runner did to the machine.
+#[derive(Clone, Debug)]
+pub struct Injected {
+    /// The fault.
+    pub fault: Fault,
+    /// The cell.
+    pub cell: usize,
+    /// What must come of it.
+    pub expectation: Expectation,
+    /// The guest's time, in nanoseconds.
+    pub at: u64,
+    /// What exactly was done.
+    pub detail: String,
+}
+
+/// Something else that happened on the host.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// The guest's time, in nanoseconds.
+    pub at: u64,
+    /// What happened.
+    pub text: String,
+}
+
+/// A cell at one moment.
+#[derive(Clone, Debug)]
+pub struct CellSnapshot {
+    /// What the monitor says.
+    pub state: CellState,
+    /// Its current or last life, by the monitor.
+    pub incarnation: u32,
+    /// Whether it answers calls in that life.
+    pub serves: bool,
+    /// The account of its workers.
+    pub workload: Workload,
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// A cell died, came back, and everybody works.
+    Settled,
+    /// Nobody died, and everybody works.
+    Quiet,
+    /// The bound was reached in another state.
+    Bound,
+    /// The machine went down.
+    SystemDown(String),
+}
+
+/// What was seen of one run.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// Host time until every cell served.
+    pub boot_time: Duration,
+    /// What was injected, in order.
+    pub injected: Vec<Injected>,
+    /// What else happened on the host.
+    pub notes: Vec<Note>,
+    /// Faults of the plan that never struck, because their event did not happen.
+    pub not_triggered: Vec<Fault>,
+    /// The records of all rings, by time.
+    pub records: Vec<Observed>,
+    /// Records that were lost.
+    pub records_lost: u64,
+    /// Each cell just before the first fault.
+    pub before: Vec<CellSnapshot>,
+    /// Each cell at the end.
+    pub after: Vec<CellSnapshot>,
+    /// Which cells made progress at the end.
+    pub progressing: Vec<bool>,
+    /// The newest account of each life of each cell.
+    pub lives: BTreeMap<(usize, u64), Workload>,
+    /// What dead kernels said, by cell and life.
+    pub epitaphs: BTreeMap<(usize, u32), String>,
+    /// The monitor's live set at the end.
+    pub live_set: CellSet,
+    /// Whether the cells have workers.
+    pub works: bool,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Observation {
+    /// When the first fault struck, in nanoseconds; 0 if none did.
+    pub fn start(&self) -> u64 {
+        self.injected.first().map_or(0, |injected| injected.at)
+    }
+
+    /// The cells that faults were injected into.
+    pub fn targets(&self) -> CellSet {
+        self.injected.iter().filter_map(|injected| CellId::new(injected.cell)).collect()
+    }
+
+    /// The cells whose life ended after the first fault: by the monitor's record, or by its trace.
+    pub fn dead(&self) -> CellSet {
+        let ended = |&(before, after): &(&CellSnapshot, &CellSnapshot)| {
+            after.incarnation != before.incarnation
+                || matches!(after.state, CellState::Stopped | CellState::Expelled)
+        };
+        let pairs = self.before.iter().zip(&self.after).enumerate();
+        let by_record = pairs.filter(|(_, pair)| ended(pair)).filter_map(|(cell, _)| CellId::new(cell));
+        let expelled = |record: &&Observed| {
+            record.source == Source::Monitor && record.event == Event::Expelled
+        };
+        let by_trace = self.since_start().filter(expelled);
+        let by_trace = by_trace.filter_map(|record| CellId::new(record.arguments[0] as usize));
+        by_record.chain(by_trace).collect()
+    }
+
+    /// The cells whose life did not end.
+    pub fn survivors(&self) -> CellSet {
+        CellSet::first(self.before.len()).minus(self.dead())
+    }
+
+    /// The records from the first fault on.
+    pub fn since_start(&self) -> impl Iterator<Item = &Observed> {
+        let start = self.start();
+        self.records.iter().filter(move |record| record.at >= start)
+    }
+}
+
+/// Whether a record of this event matters to a time line and to the end of a run, or is daily work.
+pub const fn matters(event: Event) -> bool {
+    !matches!(
+        event,
+        Event::RpcSend
+            | Event::RpcReceive
+            | Event::RpcReply
+            | Event::RpcDone
+            | Event::RpcRefused
+            | Event::Grant
+            | Event::Revoke
+            | Event::WorkLost
+    )
+}

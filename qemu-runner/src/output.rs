@@ -1,0 +1,117 @@
+//! Output: progress on stderr for people, results on stdout for people or programs.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Who reads the result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// A person.
+    Text,
+    /// A program: one JSON object.
+    Json,
+}
+
+/// One line of progress, rewritten in place; silent where stderr is not a terminal.
+#[derive(Debug)]
+pub struct Progress {
+    shown: bool,
+    terminal: bool,
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub fn new() -> Self {
+        Self { shown: false, terminal: stderr().is_terminal() }
+    }
+
+    /// Never shows anything.
+    pub const fn silent() -> Self {
+        Self { shown: false, terminal: false }
+    }
+
+    /// Shows what is being done now.
+    pub fn step(&mut self, text: &str) {
+        if self.terminal {
+            eprint!("\r\x1b[K{text}");
+            // Progress that cannot be shown is no reason to stop.
+            let _ = stderr().flush();
+            self.shown = true;
+        }
+    }
+
+    /// Removes the line.
+    pub fn clear(&mut self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+            self.shown = false;
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Prints one JSON object on a line of its own.
+///
+/// # Errors
+/// [`Error::Host`] if it cannot be written.
+pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
+    let host = |source| Error::Host { context: "writing JSON".into(), source };
+    let text = serde_json::to_string(value).map_err(|error| host(error.into()))?;
+    print_text(&format!("{text}\n"))
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// [`Error::Host`] if it cannot be written.
+pub fn print_text(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Host { context: "writing the result".into(), source })
+}
+
+/// Right-pads every column but the last to its widest entry.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(entry, &width)| format!("{entry:<width$}"))
+            .collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align_their_columns() {
+        let rows = vec![vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
+        assert_eq!(table(&rows), "a    bb\nccc  d\n");
+    }
+}

@@ -1,0 +1,148 @@
+//! The machine that is asked for, checked, and as QEMU's command line.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use cell::parameters::Parameters;
+use cell::partition::{CELL_BYTES_MIN, check_cpus};
+
+use super::install::Accelerator;
+use crate::error::{Error, Result};
+
+/// Memory that the monitor and the firmware take, for the check before booting; the monitor checks exactly.
+const MONITOR_BYTES: u64 = 16 << 20;
+
+/// The machine that is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Cells.
+    pub cells: usize,
+    /// CPUs.
+    pub cpus: usize,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// `auto`, `npt` or `paging`.
+    pub firewall: String,
+    /// More boot parameters.
+    pub append: String,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            cells: 4,
+            cpus: 8,
+            memory: 512 << 20,
+            firewall: "auto".into(),
+            append: String::new(),
+        }
+    }
+}
+
+impl Machine {
+    /// The boot parameters as one line.
+    pub fn boot_line(&self) -> String {
+        let line = format!("cells={} firewall={} {}", self.cells, self.firewall, self.append);
+        line.trim_end().to_string()
+    }
+
+    /// Refuses what cannot boot, in the words of the `cell` crate.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check(&self) -> Result<Parameters> {
+        let line = self.boot_line();
+        let parameters = Parameters::parse(&line).map_err(|e| Error::Usage(e.to_string()))?;
+        check_cpus(self.cells, self.cpus).map_err(|error| Error::Usage(error.to_string()))?;
+        let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
+        if self.memory < needed {
+            let (cells, needed) = (self.cells, needed >> 20);
+            return Err(Error::Usage(format!("{cells} cells need at least {needed} MiB of memory")));
+        }
+        if !self.memory.is_multiple_of(1 << 20) {
+            return Err(Error::Usage("memory must be whole MiB".into()));
+        }
+        Ok(parameters)
+    }
+}
+
+/// Where the guest's serial port goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serial {
+    /// The terminal, shared with QEMU's monitor: Ctrl-A C switches, Ctrl-A X leaves.
+    Console,
+    /// The file `serial.log` in the run directory.
+    Log,
+}
+
+/// What QEMU does when the guest resets or shuts the machine down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Afterwards {
+    /// It ends.
+    Leave,
+    /// It pauses, so that the records can be read.
+    Pause,
+}
+
+/// QEMU's arguments. `directory` holds the images, the sockets and the logs; `ram` backs the guest's memory.
+pub fn arguments(
+    machine: &Machine,
+    accelerator: Accelerator,
+    directory: &Path,
+    ram: &Path,
+    serial: Serial,
+    afterwards: Afterwards,
+) -> Vec<OsString> {
+    let (accelerate, model) = match accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "qemu64,+svm,+npt"),
+    };
+    let mib = machine.memory >> 20;
+    let socket = |name: &str| format!("unix:{},server=on,wait=off", directory.join(name).display());
+    let serial = match serial {
+        Serial::Console => "mon:stdio".to_string(),
+        Serial::Log => format!("file:{}", directory.join("serial.log").display()),
+    };
+    let shutdown = match afterwards {
+        Afterwards::Leave => "poweroff",
+        Afterwards::Pause => "pause",
+    };
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| words.extend([format!("-{option}"), value]);
+    add("machine", "q35,memory-backend=ram".into());
+    add("accel", accelerate.into());
+    add("cpu", model.into());
+    add("smp", machine.cpus.to_string());
+    add("m", format!("{mib}M"));
+    let backend = format!("memory-backend-file,id=ram,size={mib}M,mem-path={}", ram.display());
+    add("object", format!("{backend},share=on"));
+    add("kernel", directory.join("hive-monitor").display().to_string());
+    add("initrd", directory.join("hive-kernel").display().to_string());
+    add("append", machine.boot_line());
+    add("display", "none".into());
+    add("serial", serial);
+    add("device", "isa-debug-exit,iobase=0xf4,iosize=4".into());
+    add("action", format!("reboot=shutdown,shutdown={shutdown},panic=none,watchdog=none"));
+    add("qmp", socket("qmp"));
+    add("qtest", socket("qtest"));
+    add("qtest-log", "none".into());
+    add("gdb", socket("gdb"));
+    words.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
+    words.into_iter().map(OsString::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_machines_are_refused_before_anything_boots() {
+        let refused = |machine: Machine| machine.check().is_err_and(|error| error.exit_code() == 2);
+        assert!(Machine::default().check().is_ok());
+        assert!(refused(Machine { cells: 9, ..Machine::default() }));
+        assert!(refused(Machine { cells: 0, ..Machine::default() }));
+        assert!(refused(Machine { memory: 64 << 20, ..Machine::default() }));
+        assert!(refused(Machine { append: "tick=1".into(), ..Machine::default() }));
+        assert!(refused(Machine { append: "cells=4".into(), ..Machine::default() }));
+    }
+}

@@ -1,0 +1,137 @@
+//! The report of one injection, as text and as one JSON object.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::commands::Setup;
+use crate::fault::plan::Plan;
+use crate::latency::Latencies;
+use crate::observation::{End, Observation};
+use crate::output::table;
+use crate::timeline::{self, Line};
+use crate::units::milliseconds;
+use crate::verdict::Verdict;
+
+/// The report as one JSON object.
+pub fn json(
+    setup: &Setup,
+    plan: &Plan,
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+    lines: &[Line],
+) -> Value {
+    let injected: Vec<Value> = run
+        .injected
+        .iter()
+        .map(|one| {
+            json!({ "fault": one.fault, "cell": one.cell, "at_ns": one.at,
+                    "expectation": one.expectation, "detail": one.detail })
+        })
+        .collect();
+    let epitaphs: Vec<Value> = run
+        .epitaphs
+        .iter()
+        .map(|((cell, life), text)| json!({ "cell": cell, "incarnation": life, "text": text }))
+        .collect();
+    json!({
+        "schema": "hive-inject/1",
+        "setup": setup,
+        "plan": { "strikes": plan.strikes().collect::<Vec<_>>(), "at_ms": milliseconds(plan.at) },
+        "boot_ms": milliseconds(run.boot_time),
+        "injected": injected,
+        "held": verdict.held,
+        "outcome": verdict.outcome,
+        "verdict": verdict,
+        "latencies_ms": latencies,
+        "live_set": run.live_set.iter().map(|cell| cell.index()).collect::<Vec<_>>(),
+        "end": end_text(&run.end),
+        "epitaphs": epitaphs,
+        "records_lost": run.records_lost,
+        "timeline": lines,
+    })
+}
+
+/// The report as text.
+pub fn text(
+    setup: &Setup,
+    plan: &Plan,
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+    lines: &[Line],
+) -> String {
+    let mut text = format!("{}\n", setup.text());
+    let strikes: Vec<String> = plan
+        .strikes()
+        .map(|strike| format!("{} in cell {} (seed {})", strike.fault, strike.cell, strike.seed))
+        .collect();
+    add(&mut text, format_args!("{}; booted in {} ms", strikes.join(", then "), milliseconds(run.boot_time)));
+    text.push('\n');
+    text.push_str(&timeline::text(lines));
+    for ((cell, life), words) in &run.epitaphs {
+        add(&mut text, format_args!("\nepitaph of cell {cell}, life {life}: {words}"));
+    }
+    text.push('\n');
+    let times = latencies.named().into_iter().filter_map(|(name, time)| {
+        time.map(|time| vec![name.to_string(), format!("{time:>8.1} ms after the fault")])
+    });
+    text.push_str(&table(&times.collect::<Vec<_>>()));
+    text.push('\n');
+    text.push_str(&cells(verdict));
+    add(&mut text, format_args!("\nlive set at the end: {}; {}", run.live_set, end_text(&run.end)));
+    if run.records_lost > 0 {
+        add(&mut text, format_args!("{} trace records were lost", run.records_lost));
+    }
+    let contained = if verdict.contained { "contained" } else { "NOT contained" };
+    let held = if verdict.held { "held" } else { "VIOLATED" };
+    add(&mut text, format_args!("verdict: {held}, {contained} ({})", outcome_text(verdict)));
+    for violation in &verdict.violations {
+        add(&mut text, format_args!("  - {}", violation.text()));
+    }
+    text
+}
+
+fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn outcome_text(verdict: &Verdict) -> String {
+    serde_json::to_value(verdict.outcome)
+        .ok()
+        .and_then(|value| value.as_str().map(|word| word.replace('_', " ")))
+        .unwrap_or_default()
+}
+
+fn cells(verdict: &Verdict) -> String {
+    let headings =
+        ["cell", "life", "work verified", "lost (with cell)", "wrong bytes", "longest pause"];
+    let mut rows = vec![headings.map(String::from).to_vec()];
+    rows.extend(verdict.cells.iter().map(|cell| {
+        let [before, after] = cell.incarnations;
+        let life = if before == after { after.to_string() } else { format!("{before} -> {after}") };
+        let with = |(with, &lost): (usize, &u64)| (lost > 0).then(|| format!("{lost} ({with})"));
+        let lost: Vec<String> = cell.lost_with.iter().enumerate().filter_map(with).collect();
+        vec![
+            cell.cell.to_string(),
+            life,
+            cell.verified.to_string(),
+            if lost.is_empty() { cell.lost.to_string() } else { lost.join(" ") },
+            cell.wrong.to_string(),
+            cell.longest_pause_us
+                .map_or_else(|| "-".into(), |pause| format!("{:.1} ms", pause as f64 / 1e3)),
+        ]
+    }));
+    table(&rows)
+}
+
+fn end_text(end: &End) -> String {
+    match end {
+        End::Settled => "every cell serves and works".into(),
+        End::Quiet => "nobody died, every cell serves and works".into(),
+        End::Bound => "not settled when the time was over".into(),
+        End::SystemDown(how) => format!("the machine went down: {how}"),
+    }
+}

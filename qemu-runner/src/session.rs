@@ -1,0 +1,151 @@
+//! A machine on its way up: from the start of QEMU until every cell serves and works.
+
+use std::time::{Duration, Instant};
+
+use cell::machine::{self, CellState};
+use cell::parameters::Parameters;
+
+use crate::error::{Error, Result};
+use crate::fault::host::Target;
+use crate::guest::cells::{Header, Workload};
+use crate::guest::machine::MachineView;
+use crate::guest::symbols::physical_address;
+use crate::images::Images;
+use crate::interrupt;
+use crate::output::Progress;
+use crate::qemu::process::{Launch, Qemu};
+use crate::qemu::qmp::Qmp;
+
+/// How long the machine may take until every cell serves. A host that is busy may need most of it.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(2);
+/// Lines of the serial log that an error shows.
+const SERIAL_LINES: usize = 12;
+
+/// A machine in which every cell serves.
+#[derive(Debug)]
+pub struct Session {
+    /// QEMU.
+    pub qemu: Qemu,
+    /// The images it runs.
+    pub images: Images,
+    /// The machine record.
+    pub machine: MachineView,
+    /// Host time from the start of QEMU until every cell served.
+    pub boot_time: Duration,
+}
+
+impl Session {
+    /// Boots and waits until every cell serves and, where there are workers, has finished an operation.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] if that does not happen, with the end of the serial log.
+    pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<(Self, Qmp)> {
+        let workers = workers(launch)?;
+        let started = Instant::now();
+        progress.step("starting QEMU");
+        let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
+        let (mut qemu, mut qmp) = Qemu::start(launch)?;
+        let deadline = started + BOOT_LIMIT;
+        let machine = loop {
+            stop_if_over(&mut qemu, &mut qmp, deadline)?;
+            let view = MachineView::read(qemu.memory(), record)?;
+            if let Some(view) = view
+                && view.booted_at(qemu.memory())? != 0
+            {
+                break view;
+            }
+            std::thread::sleep(PAUSE);
+        };
+        let count = machine.cells();
+        loop {
+            let serving = count_cells(&qemu, &machine, is_serving)?;
+            progress.step(&format!("booting: {serving} of {count} cells serve"));
+            if serving == count {
+                break;
+            }
+            stop_if_over(&mut qemu, &mut qmp, deadline)?;
+            std::thread::sleep(PAUSE);
+        }
+        let boot_time = started.elapsed();
+        while workers > 0 && count_cells(&qemu, &machine, is_working)? < count {
+            progress.step("waiting for the first work of every cell");
+            stop_if_over(&mut qemu, &mut qmp, deadline)?;
+            std::thread::sleep(PAUSE);
+        }
+        progress.clear();
+        let images = launch.images.clone();
+        Ok((Self { qemu, images, machine, boot_time }, qmp))
+    }
+
+    /// The machine as a target of faults.
+    pub const fn target(&self) -> Target<'_> {
+        Target { memory: self.qemu.memory(), machine: &self.machine, images: &self.images }
+    }
+}
+
+fn workers(launch: &Launch) -> Result<u32> {
+    let line = launch.machine.boot_line();
+    let parameters = Parameters::parse(&line).map_err(|error| Error::Usage(error.to_string()))?;
+    Ok(parameters.settings.workers)
+}
+
+/// Whether a cell is in the live set and answers calls in its present life.
+///
+/// # Errors
+/// See [`crate::guest::memory::GuestMemory::read`].
+pub fn is_serving(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
+    let status = machine.cell(qemu.memory(), cell)?;
+    let header = Header::read(qemu.memory(), machine.public(cell))?;
+    Ok(status.state == CellState::Live
+        && header.serves()
+        && header.incarnation == status.incarnation)
+}
+
+fn is_working(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
+    let workload = Workload::read(qemu.memory(), machine.public(cell), machine.cells())?;
+    Ok(workload.verified() > 0)
+}
+
+fn count_cells(
+    qemu: &Qemu,
+    machine: &MachineView,
+    condition: impl Fn(&Qemu, &MachineView, usize) -> Result<bool>,
+) -> Result<usize> {
+    let mut count = 0;
+    for cell in 0..machine.cells() {
+        count += usize::from(condition(qemu, machine, cell)?);
+    }
+    Ok(count)
+}
+
+/// Whether the machine has ended: QEMU is gone, or the guest reset or shut it down. Says how.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn system_down(qemu: &mut Qemu, qmp: &mut Qmp) -> Result<Option<String>> {
+    if let Some(status) = qemu.ended()? {
+        return Ok(Some(format!("QEMU ended with {status}")));
+    }
+    // A connection that breaks is seen as an end of QEMU above, at the next look.
+    let events = qmp.events().unwrap_or_default();
+    let down = events.iter().find(|event| {
+        matches!(event["event"].as_str(), Some("SHUTDOWN" | "RESET" | "GUEST_PANICKED"))
+    });
+    Ok(down.map(|event| format!("{} {}", event["event"], event["data"]["reason"])))
+}
+
+fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()> {
+    interrupt::check()?;
+    let problem = match system_down(qemu, qmp)? {
+        Some(how) => format!("the machine went down while booting: {how}"),
+        None if Instant::now() >= deadline => {
+            format!("not every cell serves after {} s", BOOT_LIMIT.as_secs())
+        }
+        None => return Ok(()),
+    };
+    let serial = qemu.serial_text();
+    let lines: Vec<&str> = serial.lines().collect();
+    let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
+    Err(Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}")))
+}

@@ -1,0 +1,79 @@
+//! Durations and sizes as people write them.
+
+use std::time::Duration;
+
+/// Parses `2s`, `1.5s`, `500ms`, `200us`.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "us" => 1e-6,
+        _ => return Err(format!("\"{text}\": expected a time such as 2s, 500ms or 200us")),
+    };
+    let value: f64 = number.parse().map_err(|_| format!("\"{number}\" is not a number"))?;
+    Duration::try_from_secs_f64(value * scale)
+        .ok()
+        .filter(|&span| span <= Duration::from_secs(86_400))
+        .ok_or_else(|| format!("\"{text}\" is longer than a day"))
+}
+
+/// Parses `512M`, `1G`, or bytes.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (number, scale) = match text.as_bytes().last() {
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1 << 30),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+        _ => (text, 1),
+    };
+    let value: Option<u64> = number.parse().ok();
+    value
+        .and_then(|value| value.checked_mul(scale))
+        .ok_or_else(|| format!("\"{text}\": expected a size such as 512M or 1G"))
+}
+
+/// Milliseconds with one decimal.
+pub fn milliseconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e4).round() / 10.0
+}
+
+/// A size in the largest unit that divides it.
+pub fn size_text(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
+        bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(parse_duration("2").is_err());
+        assert!(parse_duration("-2s").is_err());
+        assert!(parse_duration("1e9s").is_err());
+        assert!(parse_duration("99999999s").is_err());
+    }
+
+    #[test]
+    fn sizes_do_not_wrap() {
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert!(parse_size("99999999999999G").is_err());
+        assert!(parse_size("").is_err());
+        assert!(parse_size("G").is_err());
+    }
+}

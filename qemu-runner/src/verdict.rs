@@ -1,0 +1,337 @@
+//! What a run showed: contained or not, and why.
+//!
+//! A run holds if nothing speaks against it. What can speak against it is a closed list ([`Violation`]), so that
+//! campaigns can count.
+
+use cell::CellSet;
+use cell::id::CellId;
+use cell::machine::CellState;
+use cell::trace::Event;
+use serde::Serialize;
+
+use crate::fault::catalogue::Expectation;
+use crate::guest::trace::Source;
+use crate::observation::{End, Observation};
+
+/// How a run came out.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The fault had an effect, and nobody died of it.
+    Contained,
+    /// The target died, was expelled, rebooted and taken back, and nobody else was harmed.
+    Recovered,
+    /// The target died and did not come back.
+    DetectedNotRecovered,
+    /// The fault reached a cell that it was not injected into.
+    Spread,
+    /// A survivor met wrong bytes that no death explains.
+    SilentCorruption,
+    /// The machine went down.
+    SystemDown,
+    /// A survivor stopped working, or a dead cell was not noticed.
+    Hang,
+    /// The fault had no effect that anybody saw.
+    NotActivated,
+}
+
+/// Something that speaks against a run.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Violation {
+    /// The machine went down.
+    SystemDown {
+        /// How.
+        how: String,
+    },
+    /// A cell died that no fault was injected into.
+    BystanderDied {
+        /// The cell.
+        cell: usize,
+    },
+    /// A survivor met wrong bytes.
+    WrongBytes {
+        /// The cell.
+        cell: usize,
+        /// How many.
+        bytes: u64,
+    },
+    /// Work was lost with a cell that did not die.
+    LostWithTheLiving {
+        /// Who lost it.
+        cell: usize,
+        /// With whom.
+        with: usize,
+        /// How much.
+        operations: u64,
+    },
+    /// A cell did not work at the end.
+    Stopped {
+        /// The cell.
+        cell: usize,
+    },
+    /// A cell that the fault must kill went on.
+    Unnoticed {
+        /// The cell.
+        cell: usize,
+    },
+    /// A cell that the fault must not kill died.
+    KilledForNothing {
+        /// The cell.
+        cell: usize,
+    },
+    /// A dead cell was not taken back.
+    NotReintegrated {
+        /// The cell.
+        cell: usize,
+    },
+    /// Two survivors decided differently.
+    LiveSetsDiffer {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The second fault never struck.
+    NotTriggered,
+}
+
+/// A cell's share in a run.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct CellReport {
+    /// The cell.
+    pub cell: usize,
+    /// Its life before the fault, and at the end.
+    pub incarnations: [u32; 2],
+    /// Operations that ended well from the fault to the end, over all lives.
+    pub verified: u64,
+    /// Operations lost with dead cells.
+    pub lost: u64,
+    /// Operations lost, by the cell that they were lost with.
+    pub lost_with: Vec<u64>,
+    /// Bytes that were wrong with no dead cell to explain it.
+    pub wrong: u64,
+    /// Bytes that were wrong where a dead cell explains it.
+    pub suspect: u64,
+    /// The longest time without progress, in microseconds, for cells that survived.
+    pub longest_pause_us: Option<u64>,
+}
+
+/// What a run showed.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Verdict {
+    /// How it came out.
+    pub outcome: Outcome,
+    /// Whether nothing speaks against it.
+    pub held: bool,
+    /// Whether the damage stayed in the cells that faults were injected into.
+    pub contained: bool,
+    /// What speaks against it.
+    pub violations: Vec<Violation>,
+    /// The cells that faults were injected into.
+    pub targets: Vec<usize>,
+    /// The cells that died.
+    pub dead: Vec<usize>,
+    /// Every cell's share.
+    pub cells: Vec<CellReport>,
+}
+
+impl Verdict {
+    /// Judges a run.
+    pub fn of(run: &Observation) -> Self {
+        let cells: Vec<CellReport> = (0..run.before.len()).map(|cell| report(run, cell)).collect();
+        let mut violations = Vec::new();
+        if let End::SystemDown(how) = &run.end {
+            violations.push(Violation::SystemDown { how: how.clone() });
+        }
+        deaths(run, &mut violations);
+        bytes_and_work(run, &cells, &mut violations);
+        decisions(run, &mut violations);
+        if !run.not_triggered.is_empty() {
+            violations.push(Violation::NotTriggered);
+        }
+        let numbers = |set: CellSet| set.iter().map(CellId::index).collect();
+        Self {
+            outcome: outcome(run, &violations),
+            held: violations.is_empty(),
+            contained: !violations.iter().any(Violation::breaks_containment),
+            violations,
+            targets: numbers(run.targets()),
+            dead: numbers(run.dead()),
+            cells,
+        }
+    }
+}
+
+impl Violation {
+    /// Whether the fault got out of its cell.
+    pub const fn breaks_containment(&self) -> bool {
+        matches!(
+            self,
+            Self::SystemDown { .. }
+                | Self::BystanderDied { .. }
+                | Self::WrongBytes { .. }
+                | Self::LostWithTheLiving { .. }
+                | Self::LiveSetsDiffer { .. }
+        )
+    }
+
+    /// The violation as a sentence.
+    pub fn text(&self) -> String {
+        match self {
+            Self::SystemDown { how } => format!("the machine went down: {how}"),
+            Self::BystanderDied { cell } => {
+                format!("cell {cell} died, though nothing was injected there")
+            }
+            Self::WrongBytes { cell, bytes } => format!("cell {cell} met {bytes} wrong bytes"),
+            Self::LostWithTheLiving { cell, with, operations } => {
+                format!("cell {cell} lost {operations} operations with cell {with}, which lived")
+            }
+            Self::Stopped { cell } => format!("cell {cell} did not work at the end"),
+            Self::Unnoticed { cell } => {
+                format!("cell {cell} was not expelled, though the fault must end its life")
+            }
+            Self::KilledForNothing { cell } => {
+                format!("cell {cell} died of a fault that must not kill")
+            }
+            Self::NotReintegrated { cell } => format!("cell {cell} was not taken back"),
+            Self::LiveSetsDiffer { epoch } => {
+                format!("the survivors decided differently in epoch {epoch}")
+            }
+            Self::NotTriggered => "the second fault's event never happened".into(),
+        }
+    }
+}
+
+fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
+    let (targets, dead) = (run.targets(), run.dead());
+    for cell in dead.minus(targets).iter() {
+        violations.push(Violation::BystanderDied { cell: cell.index() });
+    }
+    for injected in &run.injected {
+        let Some(id) = CellId::new(injected.cell) else { continue };
+        match injected.expectation {
+            Expectation::Dies if !dead.contains(id) => {
+                violations.push(Violation::Unnoticed { cell: injected.cell });
+            }
+            Expectation::Lives if dead.contains(id) => {
+                violations.push(Violation::KilledForNothing { cell: injected.cell });
+            }
+            _ => {}
+        }
+    }
+    for cell in dead.iter().map(CellId::index) {
+        let after = &run.after[cell];
+        if after.state != CellState::Live || !after.serves {
+            violations.push(Violation::NotReintegrated { cell });
+        }
+    }
+    for cell in (0..run.after.len()).filter(|&cell| !run.progressing[cell]) {
+        if run.survivors().iter().any(|id| id.index() == cell) {
+            violations.push(Violation::Stopped { cell });
+        }
+    }
+}
+
+fn bytes_and_work(run: &Observation, cells: &[CellReport], violations: &mut Vec<Violation>) {
+    let dead = run.dead();
+    let targets = run.targets();
+    for report in cells {
+        let is_target = CellId::new(report.cell).is_some_and(|id| targets.contains(id));
+        if is_target {
+            continue;
+        }
+        if report.wrong > 0 {
+            violations.push(Violation::WrongBytes { cell: report.cell, bytes: report.wrong });
+        }
+        for (with, &operations) in report.lost_with.iter().enumerate() {
+            let died = CellId::new(with).is_some_and(|id| dead.contains(id));
+            if operations > 0 && !died {
+                let cell = report.cell;
+                violations.push(Violation::LostWithTheLiving { cell, with, operations });
+            }
+        }
+    }
+}
+
+/// Survivors that decided the same epoch must have decided the same.
+fn decisions(run: &Observation, violations: &mut Vec<Violation>) {
+    let survivors = run.survivors();
+    let decided: Vec<[u64; 2]> = run
+        .since_start()
+        .filter(|record| record.event == Event::Decided)
+        .filter(|record| match record.source {
+            Source::Cell(cell) => CellId::new(cell).is_some_and(|id| survivors.contains(id)),
+            _ => false,
+        })
+        .map(|record| record.arguments)
+        .collect();
+    for (position, [epoch, live]) in decided.iter().enumerate() {
+        let differs = |other: &[u64; 2]| other[0] == *epoch && other[1] != *live;
+        if decided[..position].iter().any(differs) {
+            violations.push(Violation::LiveSetsDiffer { epoch: *epoch });
+        }
+    }
+    violations.dedup();
+}
+
+fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
+    let any = |test: fn(&Violation) -> bool| violations.iter().any(test);
+    let noticed = run.since_start().any(|record| {
+        matches!(record.event, Event::Hint | Event::Evidence | Event::BusError | Event::Panic)
+    });
+    if any(|one| matches!(one, Violation::SystemDown { .. })) {
+        Outcome::SystemDown
+    } else if any(|one| matches!(one, Violation::WrongBytes { .. })) {
+        Outcome::SilentCorruption
+    } else if any(Violation::breaks_containment) {
+        Outcome::Spread
+    } else if any(|one| matches!(one, Violation::Stopped { .. } | Violation::Unnoticed { .. })) {
+        Outcome::Hang
+    } else if any(|one| matches!(one, Violation::NotReintegrated { .. })) {
+        Outcome::DetectedNotRecovered
+    } else if !run.dead().is_empty() {
+        Outcome::Recovered
+    } else if noticed {
+        Outcome::Contained
+    } else {
+        Outcome::NotActivated
+    }
+}
+
+fn report(run: &Observation, cell: usize) -> CellReport {
+    let (before, after) = (&run.before[cell], &run.after[cell]);
+    let first = &before.workload;
+    let mut report = CellReport {
+        cell,
+        incarnations: [before.incarnation, after.incarnation],
+        verified: 0,
+        lost: 0,
+        lost_with: vec![0; run.before.len()],
+        wrong: 0,
+        suspect: 0,
+        longest_pause_us: None,
+    };
+    let lives = run.lives.range((cell, first.incarnation)..=(cell, u64::MAX));
+    for (&(_, life), work) in lives {
+        let same = life == first.incarnation;
+        let since = |now: u64, then: u64| now.saturating_sub(if same { then } else { 0 });
+        report.verified += since(work.verified(), first.verified());
+        report.lost += since(work.lost(), first.lost());
+        report.wrong += since(work.wrong(), first.wrong());
+        let suspect = |accounts: &crate::guest::cells::Workload| {
+            accounts.operations.iter().map(|account| account.suspect).sum()
+        };
+        report.suspect += since(suspect(work), suspect(first));
+        for (with, total) in report.lost_with.iter_mut().enumerate() {
+            let then = first.lost_with.get(with).copied().unwrap_or(0);
+            *total += since(work.lost_with.get(with).copied().unwrap_or(0), then);
+        }
+    }
+    if before.incarnation == after.incarnation {
+        report.longest_pause_us = Some(after.workload.longest_pause / 1000);
+    }
+    report
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

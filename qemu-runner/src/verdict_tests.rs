@@ -1,0 +1,154 @@
+//! Verdicts on runs that are made up.
+//!
+//! Each test changes one thing about a run in which cell 1 of three was halted, expelled and taken back.
+
+use super::*;
+use crate::fault::catalogue::{Fault, HostFault};
+use crate::guest::cells::{Account, Workload};
+use crate::guest::trace::Observed;
+use crate::latency::Latencies;
+use crate::observation::{CellSnapshot, Injected};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const MILLISECOND: u64 = 1_000_000;
+
+fn workload(incarnation: u64, verified: u64) -> Workload {
+    let account = Account { attempted: verified, verified, ..Account::default() };
+    let mut operations = [Account::default(); 4];
+    operations[0] = account;
+    Workload { incarnation, workers: 2, operations, lost_with: vec![0; 3], ..Workload::default() }
+}
+
+fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
+    CellSnapshot {
+        state: CellState::Live,
+        incarnation,
+        serves: true,
+        workload: workload(u64::from(incarnation), verified),
+    }
+}
+
+fn record(at: u64, source: Source, event: Event, arguments: [u64; 2]) -> Observed {
+    Observed { at: at * MILLISECOND, source, cpu: 0, event, arguments }
+}
+
+fn good_run() -> Observation {
+    let mut records = vec![
+        record(90, Source::Cell(2), Event::Hint, [0, 1]),
+        record(108, Source::Cell(2), Event::Hint, [1, 1]),
+        record(112, Source::Monitor, Event::Expelled, [1, 1]),
+    ];
+    for cell in [0, 2] {
+        let delay = cell as u64;
+        let source = Source::Cell(cell);
+        records.push(record(111 + delay, source, Event::Decided, [1, 0b101]));
+        records.push(record(112 + delay, source, Event::RecoveryBegin, [1, 0b101]));
+        records.push(record(115 + delay, source, Event::Resume, [1, 0]));
+        records.push(record(150 + delay, source, Event::Reintegrated, [1, 2]));
+    }
+    records.sort_by_key(|record| record.at);
+    let before = vec![cell(1, 10), cell(1, 10), cell(1, 10)];
+    let after = vec![cell(1, 50), cell(2, 20), cell(1, 50)];
+    let lives = [((0, 1), 50), ((1, 1), 12), ((1, 2), 20), ((2, 1), 50)];
+    Observation {
+        boot_time: Duration::from_secs(1),
+        injected: vec![Injected {
+            fault: Fault::Host(HostFault::CpuHalt),
+            cell: 1,
+            expectation: Expectation::Dies,
+            at: 100 * MILLISECOND,
+            detail: String::new(),
+        }],
+        notes: Vec::new(),
+        not_triggered: Vec::new(),
+        records,
+        records_lost: 0,
+        before,
+        after,
+        progressing: vec![true; 3],
+        lives: lives.map(|((cell, life), done)| ((cell, life), workload(life, done))).into(),
+        epitaphs: BTreeMap::new(),
+        live_set: CellSet::first(3),
+        works: true,
+        end: End::Settled,
+    }
+}
+
+#[test]
+fn a_death_that_stays_in_its_cell_is_held() {
+    let verdict = Verdict::of(&good_run());
+    assert_eq!(verdict.violations, []);
+    assert_eq!(verdict.outcome, Outcome::Recovered);
+    assert_eq!((verdict.held, verdict.contained), (true, true));
+    assert_eq!(verdict.dead, [1]);
+    assert_eq!(verdict.cells[1].verified, 2 + 20);
+}
+
+#[test]
+fn latencies_count_from_the_fault_and_to_the_last_survivor() {
+    let latencies = Latencies::of(&good_run());
+    assert_eq!(latencies.first_hint, Some(8.0), "the hint before the fault was about another cell");
+    assert_eq!(latencies.last_in_recovery, Some(14.0));
+    assert_eq!(latencies.resumed, Some(17.0));
+    assert_eq!(latencies.reintegrated, Some(52.0));
+}
+
+#[test]
+fn a_dead_bystander_is_a_spread() {
+    let mut run = good_run();
+    run.after[2] = cell(2, 5);
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.violations, [Violation::BystanderDied { cell: 2 }]);
+    assert_eq!((verdict.outcome, verdict.contained), (Outcome::Spread, false));
+}
+
+#[test]
+fn wrong_bytes_count_where_no_fault_was_injected() {
+    let mut run = good_run();
+    for cell in [0, 1] {
+        if let Some(work) = run.lives.get_mut(&(cell, 1)) {
+            work.operations[2].wrong = 3;
+        }
+    }
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.violations, [Violation::WrongBytes { cell: 0, bytes: 3 }]);
+    assert_eq!(verdict.outcome, Outcome::SilentCorruption);
+}
+
+#[test]
+fn work_may_be_lost_with_the_dead_only() {
+    let mut run = good_run();
+    if let Some(work) = run.lives.get_mut(&(0, 1)) {
+        work.lost_with = vec![0, 7, 4];
+    }
+    let expected = Violation::LostWithTheLiving { cell: 0, with: 2, operations: 4 };
+    assert_eq!(Verdict::of(&run).violations, [expected]);
+}
+
+#[test]
+fn a_halt_that_nobody_notices_is_a_hang() {
+    let mut run = good_run();
+    run.records.clear();
+    run.after[1] = cell(1, 10);
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.violations, [Violation::Unnoticed { cell: 1 }]);
+    assert_eq!((verdict.outcome, verdict.contained), (Outcome::Hang, true));
+}
+
+#[test]
+fn survivors_must_decide_alike() {
+    let mut run = good_run();
+    run.records.push(record(120, Source::Cell(0), Event::Decided, [1, 0b111]));
+    assert_eq!(Verdict::of(&run).violations, [Violation::LiveSetsDiffer { epoch: 1 }]);
+}
+
+#[test]
+fn a_dead_cell_must_come_back() {
+    let mut run = good_run();
+    run.after[1].state = CellState::Expelled;
+    run.after[1].serves = false;
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.violations, [Violation::NotReintegrated { cell: 1 }]);
+    assert_eq!(verdict.outcome, Outcome::DetectedNotRecovered);
+}
