@@ -26,6 +26,7 @@ use cell::handover::{self, Handover, Settings};
 use cell::machine::{BackEnd, MachineRecord};
 use cell::public::{self, PUBLIC_SIZE};
 use cell::{CellId, Frame, FrameRange, Incarnation, PhysicalAddress};
+use firewall::machine::paging;
 use firewall::monitor::{LoadError, Loader, Start};
 use firewall::nested::NestedTable;
 
@@ -120,7 +121,9 @@ impl KernelLoader {
     fn plan(&self, region: FrameRange) -> Result<Plan, LoadError> {
         // Root, two levels and the leaves of the image; one level and the large pages of the window.
         let image_leaves = IMAGE_SPAN_MAX.div_ceil(LARGE_PAGE_SIZE);
-        let tables_bytes = (3 + image_leaves + 1 + self.window_gibibytes) * PAGE_SIZE;
+        // At most: the levels below the root, twice a leaf, for the hypercall entry.
+        let tables_bytes =
+            (3 + image_leaves + 1 + self.window_gibibytes + 4) * PAGE_SIZE;
         let image = public::part(region.start.start(), PUBLIC_SIZE);
         let tables = PhysicalAddress(image.0 + self.image.span);
         let information = PhysicalAddress(tables.0 + tables_bytes);
@@ -171,6 +174,9 @@ impl KernelLoader {
             BackEnd::Paging => self.nested[cell.index()].branch(),
         };
         set(root, WINDOW_SLOT, window);
+        if self.back_end == BackEnd::Paging {
+            map_hypercall_entry(&mut pages, root);
+        }
         root
     }
 
@@ -244,6 +250,31 @@ impl KernelLoader {
         // SAFETY: as for `regions`.
         unsafe { (&raw mut (*page).boot).write(boot) };
     }
+}
+
+/// Maps the code by which a kernel behind page tables reaches the monitor, at its own address.
+fn map_hypercall_entry(pages: &mut TablePages, root: u64) {
+    let code = paging::mapped_code();
+    let first = code.start / PAGE_SIZE;
+    for page in first..code.end.div_ceil(PAGE_SIZE) {
+        let address = page * PAGE_SIZE;
+        let mut table = root;
+        for shift in [39, 30, 21] {
+            table = branch(pages, table, address >> shift);
+        }
+        set(table, address >> 12, address | PRESENT);
+    }
+}
+
+/// The table that the entry at `slot` leads to, made if there is none.
+fn branch(pages: &mut TablePages, table: u64, slot: u64) -> u64 {
+    let entry = get(table, slot);
+    if entry & PRESENT != 0 {
+        return entry & !(PAGE_SIZE - 1);
+    }
+    let below = pages.take();
+    set(table, slot, below | PRESENT | WRITABLE);
+    below
 }
 
 /// # Safety

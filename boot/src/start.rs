@@ -13,6 +13,7 @@ use cell::address::PAGE_SIZE;
 use cell::machine::{self, CellState, MachineRecord};
 use cell::parameters::{Firewall, Parameters};
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Frame, FrameRange, PhysicalAddress, partition};
+use firewall::machine::paging::PagingBackEnd;
 use firewall::machine::svm;
 use firewall::model::{FirewallTable, Homes};
 use firewall::monitor::{BackEnd, CellControl, Monitor, PerCpu, STACK_BYTES, life};
@@ -241,8 +242,8 @@ impl Builder<'_> {
     fn choose_back_end(&self) -> Result<&'static dyn BackEnd, Refusal> {
         match (self.parameters.firewall, svm::is_supported()) {
             (Firewall::Npt | Firewall::Auto, Ok(())) => Ok(&svm::SvmBackEnd),
-            (_, Err(reason)) => Err(Refusal::BackEnd(reason)),
-            (Firewall::Paging, Ok(())) => Err(Refusal::BackEnd("paging")),
+            (Firewall::Npt, Err(reason)) => Err(Refusal::BackEnd(reason)),
+            (Firewall::Paging, _) | (Firewall::Auto, Err(_)) => Ok(&PagingBackEnd),
         }
     }
 

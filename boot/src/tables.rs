@@ -1,7 +1,8 @@
 //! The monitor's own interrupt descriptors.
 //!
-//! Two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens the global interrupt flag, and a
-//! machine check there. Both are dismissed; what they mean is read from memory afterwards. Any exception is the
+//! Behind nested paging two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens the global
+//! interrupt flag, and a machine check there. Behind page tables, ordinary interrupts reach it while it waits. All are
+//! dismissed; what they mean is read from memory afterwards. Any exception is the
 //! monitor's own bug: it is reported and this CPU stops, the others go on.
 //!
 //! # Not guaranteed
@@ -11,14 +12,14 @@
 use core::arch::{asm, naked_asm};
 use core::fmt::Write;
 
-use firewall::machine::cpu;
-use firewall::machine::svm;
+use firewall::machine::{cpu, paging, svm};
 use spin::Once;
 
 use crate::serial::Serial;
 
 const CODE_SELECTOR: u16 = 0x08;
 const EXCEPTIONS: usize = 32;
+const VECTORS: usize = 256;
 const NMI: usize = 2;
 const MACHINE_CHECK: usize = 18;
 
@@ -51,18 +52,20 @@ impl Gate {
     }
 }
 
-static DESCRIPTORS: Once<[Gate; EXCEPTIONS]> = Once::new();
+static DESCRIPTORS: Once<[Gate; VECTORS]> = Once::new();
 
 /// Loads the monitor's interrupt descriptors on the executing CPU.
 pub fn load_descriptors() {
     let gates = DESCRIPTORS.call_once(|| {
-        let mut gates = [Gate::new(exception as *const () as u64); EXCEPTIONS];
+        let mut gates = [Gate::new(exception as *const () as u64); VECTORS];
+        let interrupt = Gate::new(paging::host_interrupt as *const () as u64);
+        gates[EXCEPTIONS..].fill(interrupt);
         gates[NMI] = Gate::new(svm::host_nmi as *const () as u64);
         gates[MACHINE_CHECK] = Gate::new(machine_check as *const () as u64);
         gates
     });
     let pointer = x86_64::structures::DescriptorTablePointer {
-        limit: (size_of::<[Gate; EXCEPTIONS]>() - 1) as u16,
+        limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,
         base: x86_64::VirtAddr::new(gates.as_ptr() as u64),
     };
     // SAFETY: the table is static, its gates lead to handlers of this image, and the code selector is the one that

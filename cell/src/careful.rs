@@ -182,7 +182,12 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
         cell: CellId,
         incarnation: Incarnation,
     ) -> Self {
-        Self { memory, region, cell, incarnation }
+        Self {
+            memory,
+            region,
+            cell,
+            incarnation,
+        }
     }
 
     /// The cell that is read.
@@ -206,7 +211,9 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
     /// `Misaligned`, `OutOfRange`, `BusError`.
     pub fn copy(&self, from: RemoteAddress, to: &mut [u64]) -> Result<(), CarefulError> {
         let address = self.check(from, WORD_BYTES, to.len() as u64 * WORD_BYTES)?;
-        self.memory.copy(address, to).map_err(|error| self.bus_error(error))
+        self.memory
+            .copy(address, to)
+            .map_err(|error| self.bus_error(error))
     }
 
     /// Copies one word.
@@ -215,7 +222,9 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
     /// `Misaligned`, `OutOfRange`, `BusError`.
     pub fn word(&self, from: RemoteAddress) -> Result<u64, CarefulError> {
         let address = self.check(from, WORD_BYTES, WORD_BYTES)?;
-        self.memory.load(address).map_err(|error| self.bus_error(error))
+        self.memory
+            .load(address)
+            .map_err(|error| self.bus_error(error))
     }
 
     /// Copies half a word, such as an `AtomicU32`.
@@ -226,7 +235,11 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
         self.check(from, WORD_BYTES / 2, WORD_BYTES / 2)?;
         let word = self.word(RemoteAddress(from.0 & !(WORD_BYTES - 1)))?;
         let upper = !from.0.is_multiple_of(WORD_BYTES);
-        Ok(if upper { (word >> 32) as u32 } else { word as u32 })
+        Ok(if upper {
+            (word >> 32) as u32
+        } else {
+            word as u32
+        })
     }
 
     /// Copies a structure and checks its tag, before and after: one that was freed in the meantime is refused.
@@ -321,7 +334,11 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
 
     /// A failure about the cell that is read, for checks that only the caller can make.
     pub const fn error(&self, failure: CarefulFailure) -> CarefulError {
-        CarefulError { cell: self.cell, incarnation: self.incarnation, failure }
+        CarefulError {
+            cell: self.cell,
+            incarnation: self.incarnation,
+            failure,
+        }
     }
 
     /// Step 2.
@@ -361,21 +378,31 @@ impl Tagged for HeaderWords {
     const WORDS: usize = 4;
 
     fn from_words(words: &[u64]) -> Option<Self> {
-        let &[_, life, place, pace] = words else { return None };
+        let &[_, life, place, pace] = words else {
+            return None;
+        };
         let cpus_up = (place >> 32) as usize;
         let copy = HeaderCopy {
             state: state_from_raw((life >> 32) as u32)?,
             cpus_up: (cpus_up <= CPUS_MAX).then_some(cpus_up)?,
             ticks_per_second: (pace >> 32) as u32,
         };
-        Some(Self { incarnation: Incarnation(life as u32), cell: place as u32, copy })
+        Some(Self {
+            incarnation: Incarnation(life as u32),
+            cell: place as u32,
+            copy,
+        })
     }
 }
 
 fn state_from_raw(raw: u32) -> Option<PublicState> {
-    [PublicState::Booting, PublicState::Serving, PublicState::Panicked]
-        .into_iter()
-        .find(|&state| state as u32 == raw)
+    [
+        PublicState::Booting,
+        PublicState::Serving,
+        PublicState::Panicked,
+    ]
+    .into_iter()
+    .find(|&state| state as u32 == raw)
 }
 
 // The words of the header are picked apart above.

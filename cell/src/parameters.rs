@@ -21,7 +21,7 @@ pub enum Firewall {
 
 /// Which of the dead cell's pages are discarded.
 #[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Discard {
     /// Every page that it could write, as Hive did.
     Writable = 0,

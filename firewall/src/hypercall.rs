@@ -22,6 +22,9 @@ pub const VECTOR_TIMER: u8 = 0xf2;
 /// Vector of a bus error: a denied access. Delivered like an exception, whatever RFLAGS.IF says, with the faulting
 /// instruction as return address and a [`BusError`] in the CPU's bus error slot.
 pub const VECTOR_BUS_ERROR: u8 = 0xf3;
+/// Vector of a kick behind page tables, where an NMI is the kernel's. Its handler ends it by `LapicWrite`, and thereby
+/// enters the monitor, which is all that a kick asks for.
+pub const VECTOR_KICK: u8 = 0xf4;
 /// Vector of the LAPIC's spurious interrupts.
 pub const VECTOR_SPURIOUS: u8 = 0xff;
 

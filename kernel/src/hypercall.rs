@@ -171,14 +171,6 @@ pub fn written(first: Frame, count: u64, cell: CellId) -> Result<u64, HypercallE
     call(Hypercall::Written, [first.0, count, number(cell), 0])
 }
 
-/// Gives back the home's own access to `frames` and clears their dirty bits.
-///
-/// # Errors
-/// `Denied` (not the home).
-pub fn reclaim(frames: FrameRange) -> Result<(), HypercallError> {
-    by_pieces(frames, |start, count| call(Hypercall::Reclaim, [start, count, 0, 0]).map(drop))
-}
-
 /// Makes this cell's memory, but for its public area, unreachable for the others.
 ///
 /// # Errors

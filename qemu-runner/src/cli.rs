@@ -186,7 +186,11 @@ pub struct DoctorArguments {
 impl Cli {
     /// Who reads the result.
     pub const fn format(&self) -> Format {
-        if self.json { Format::Json } else { Format::Text }
+        if self.json {
+            Format::Json
+        } else {
+            Format::Text
+        }
     }
 }
 
@@ -204,14 +208,21 @@ impl MachineArguments {
 
     /// What becomes of the run directory.
     pub const fn keep(&self) -> Keep {
-        if self.keep { Keep::Directory } else { Keep::Nothing }
+        if self.keep {
+            Keep::Directory
+        } else {
+            Keep::Nothing
+        }
     }
 }
 
 impl ImageArguments {
     /// How to build.
     pub fn options(&self) -> BuildOptions {
-        BuildOptions { target: self.target.clone(), profile: self.profile.clone() }
+        BuildOptions {
+            target: self.target.clone(),
+            profile: self.profile.clone(),
+        }
     }
 }
 
@@ -239,10 +250,26 @@ impl InjectArguments {
             ..first
         };
         let second = self.then.zip(self.on).map(|(fault, event)| {
-            let strike = Strike { seed: self.seed, area, ..Strike::new(fault, self.then_cell) };
-            (strike, Trigger { event, count: self.count, delay: self.delay })
+            let strike = Strike {
+                seed: self.seed,
+                area,
+                ..Strike::new(fault, self.then_cell)
+            };
+            (
+                strike,
+                Trigger {
+                    event,
+                    count: self.count,
+                    delay: self.delay,
+                },
+            )
         });
-        Ok(Plan { at: self.at, first, second, bound: self.bound })
+        Ok(Plan {
+            at: self.at,
+            first,
+            second,
+            bound: self.bound,
+        })
     }
 }
 
@@ -259,14 +286,20 @@ mod tests {
 
     #[test]
     fn a_pair_becomes_a_plan() {
-        let words = "hive inject cpu.halt --cell 3 --then sw.panic --then-cell 2 --on hint --delay 1ms";
+        let words =
+            "hive inject cpu.halt --cell 3 --then sw.panic --then-cell 2 --on hint --delay 1ms";
         let cli = Cli::try_parse_from(words.split(' ')).unwrap();
-        let Some(Command::Inject(arguments)) = cli.command else { panic!("not inject") };
+        let Some(Command::Inject(arguments)) = cli.command else {
+            panic!("not inject")
+        };
         let plan = arguments.plan().unwrap();
         assert_eq!((plan.first.cell, plan.first.fault.name()), (3, "cpu.halt"));
         let (second, trigger) = plan.second.unwrap();
         assert_eq!((second.cell, second.fault.name()), (2, "sw.panic"));
-        assert_eq!((trigger.event, trigger.delay), (Event::Hint, Duration::from_millis(1)));
+        assert_eq!(
+            (trigger.event, trigger.delay),
+            (Event::Hint, Duration::from_millis(1))
+        );
     }
 
     #[test]

@@ -107,7 +107,12 @@ pub struct Setup {
 impl Setup {
     /// Describes a launch.
     pub fn of(launch: &Launch) -> Self {
-        let Machine { cells, cpus, memory, .. } = launch.machine;
+        let Machine {
+            cells,
+            cpus,
+            memory,
+            ..
+        } = launch.machine;
         Self {
             cells,
             cpus,
@@ -120,7 +125,14 @@ impl Setup {
 
     /// In one line.
     pub fn text(&self) -> String {
-        let Self { cells, cpus, boot_parameters, accelerator, qemu, .. } = self;
+        let Self {
+            cells,
+            cpus,
+            boot_parameters,
+            accelerator,
+            qemu,
+            ..
+        } = self;
         format!("{cells} cells, {cpus} CPUs ({boot_parameters}), QEMU {qemu}, {accelerator}")
     }
 }
@@ -137,12 +149,19 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     // The user may want the one connection.
     drop(qmp);
     eprintln!("{}", setup.text());
-    eprintln!("QMP, qtest and gdb sockets in {}", qemu.directory().display());
+    eprintln!(
+        "QMP, qtest and gdb sockets in {}",
+        qemu.directory().display()
+    );
     if format == Format::Text {
         eprintln!("Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor and back");
     }
     let started = Instant::now();
-    let over = |started: Instant| arguments.r#for.is_some_and(|limit| started.elapsed() >= limit);
+    let over = |started: Instant| {
+        arguments
+            .r#for
+            .is_some_and(|limit| started.elapsed() >= limit)
+    };
     let status = loop {
         interrupt::check()?;
         if let Some(status) = qemu.ended()? {
@@ -192,8 +211,15 @@ fn stty(argument: &str) -> Option<String> {
         return None;
     }
     let mut command = std::process::Command::new("stty");
-    let output = command.arg(argument).stdin(std::process::Stdio::inherit()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+    let output = command
+        .arg(argument)
+        .stdin(std::process::Stdio::inherit())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
 fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
@@ -201,7 +227,11 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     plan.check(arguments.machine.cells)?;
     let mut progress = Progress::new();
     let launch = launch(&arguments.machine, Serial::Log, &mut progress)?;
-    let detail = if arguments.trace.is_some() { Detail::All } else { Detail::Events };
+    let detail = if arguments.trace.is_some() {
+        Detail::All
+    } else {
+        Detail::Events
+    };
     let observed = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     if let Some(path) = &arguments.trace {
@@ -213,13 +243,21 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     let setup = Setup::of(&launch);
     match format {
         Format::Json => {
-            print_json(&report::json(&setup, &plan, &observed, &verdict, &latencies, &lines))?;
+            print_json(&report::json(
+                &setup, &plan, &observed, &verdict, &latencies, &lines,
+            ))?;
         }
         Format::Text => {
-            print_text(&report::text(&setup, &plan, &observed, &verdict, &latencies, &lines))?;
+            print_text(&report::text(
+                &setup, &plan, &observed, &verdict, &latencies, &lines,
+            ))?;
         }
     }
-    Ok(if verdict.held { Ending::Held } else { Ending::Violated })
+    Ok(if verdict.held {
+        Ending::Held
+    } else {
+        Ending::Violated
+    })
 }
 
 fn list(format: Format) -> Result<Ending> {
@@ -246,11 +284,18 @@ fn list(format: Format) -> Result<Ending> {
             Expectation::MayDie => "may die",
             Expectation::Lives => "lives",
         };
-        let argument = entry.argument.map_or_else(String::new, |(meaning, default)| {
-            format!(" (--argument: {meaning}, {default})")
-        });
+        let argument = entry
+            .argument
+            .map_or_else(String::new, |(meaning, default)| {
+                format!(" (--argument: {meaning}, {default})")
+            });
         let summary = format!("{}{argument}", entry.summary);
-        [entry.fault.name().into(), expectation.into(), summary, entry.channel.into()]
+        [
+            entry.fault.name().into(),
+            expectation.into(),
+            summary,
+            entry.channel.into(),
+        ]
     }));
     let rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
     print_text(&table(&rows))?;

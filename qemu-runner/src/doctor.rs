@@ -54,7 +54,12 @@ struct Check {
 impl Check {
     fn new(name: &'static str, status: Status, found: impl Into<String>, remedy: &str) -> Self {
         let remedy = (status != Status::Good).then(|| remedy.to_string());
-        Self { name, status, found: found.into(), remedy }
+        Self {
+            name,
+            status,
+            found: found.into(),
+            remedy,
+        }
     }
 
     /// Good, or else `otherwise`.
@@ -65,7 +70,12 @@ impl Check {
         found: impl Into<String>,
         remedy: &str,
     ) -> Self {
-        Self::new(name, if good { Status::Good } else { otherwise }, found, remedy)
+        Self::new(
+            name,
+            if good { Status::Good } else { otherwise },
+            found,
+            remedy,
+        )
     }
 }
 
@@ -142,13 +152,22 @@ fn probe(installation: &Installation, checks: &mut Vec<Check>) {
     match try_channels(installation) {
         Ok(results) => {
             for (name, result) in NAMES.into_iter().zip(results) {
-                let needed = if name == "qtest" { Status::Missing } else { Status::Bad };
+                let needed = if name == "qtest" {
+                    Status::Missing
+                } else {
+                    Status::Bad
+                };
                 let found = result.clone().unwrap_or_else(|problem| problem);
                 checks.push(Check::good_if(result.is_ok(), needed, name, found, REMEDY));
             }
         }
         Err(error) => {
-            checks.push(Check::new("a machine", Status::Bad, error.to_string(), REMEDY));
+            checks.push(Check::new(
+                "a machine",
+                Status::Bad,
+                error.to_string(),
+                REMEDY,
+            ));
         }
     }
 }
@@ -165,9 +184,27 @@ fn try_channels(installation: &Installation) -> Result<[Tried; 4]> {
     let ((qmp, qmp_path), (qtest, qtest_path), (gdb, gdb_path)) =
         (socket("qmp"), socket("qtest"), socket("gdb"));
     let mut child = Command::new(&installation.path)
-        .args(["-machine", "q35", "-accel", "tcg", "-cpu", "qemu64,+svm,+npt", "-m", "32"])
+        .args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "qemu64,+svm,+npt",
+            "-m",
+            "32",
+        ])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-qmp", &qmp, "-qtest", &qtest, "-qtest-log", "none", "-gdb", &gdb])
+        .args([
+            "-qmp",
+            &qmp,
+            "-qtest",
+            &qtest,
+            "-qtest-log",
+            "none",
+            "-gdb",
+            &gdb,
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -190,7 +227,10 @@ fn try_channels(installation: &Installation) -> Result<[Tried; 4]> {
         // Warnings are for the user only.
         let _ = stderr.read_to_string(&mut warnings);
     }
-    answers[0] = match (&answers[1], warnings.lines().find(|line| line.contains("svm"))) {
+    answers[0] = match (
+        &answers[1],
+        warnings.lines().find(|line| line.contains("svm")),
+    ) {
         (Ok(_), None) => Ok("nested paging is emulated".into()),
         (_, Some(line)) => Err(line.to_string()),
         (Err(_), None) => Err("QEMU did not start".into()),
@@ -212,7 +252,10 @@ fn try_qtest(path: &Path) -> Result<String> {
     if u64::from_le_bytes(bytes) == 0x0123_4567_89ab_cdef {
         Ok("reads and writes memory".into())
     } else {
-        Err(Error::Channel { channel: "qtest", problem: "memory does not hold".into() })
+        Err(Error::Channel {
+            channel: "qtest",
+            problem: "memory does not hold".into(),
+        })
     }
 }
 
@@ -225,7 +268,9 @@ fn try_gdb(path: &Path) -> Result<String> {
 
 fn wrapper_check() -> Check {
     let found = on_path("setpriv");
-    let text = found.as_ref().map_or("not found".into(), |path| path.display().to_string());
+    let text = found
+        .as_ref()
+        .map_or("not found".into(), |path| path.display().to_string());
     let remedy = "install util-linux; without it a killed runner leaves its QEMU behind";
     Check::good_if(found.is_some(), Status::Missing, "setpriv", text, remedy)
 }
@@ -239,23 +284,41 @@ fn room_check() -> Check {
 
 fn target_check() -> Check {
     let mut rustc = Command::new("rustc");
-    let sysroot = rustc.args(["--print", "sysroot"]).stdin(Stdio::null()).output();
+    let sysroot = rustc
+        .args(["--print", "sysroot"])
+        .stdin(Stdio::null())
+        .output();
     let sysroot = sysroot.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
     let has = |target: &str| {
         let sysroot = sysroot.as_deref().unwrap_or_default();
-        Path::new(sysroot).join("lib/rustlib").join(target).join("lib").is_dir()
+        Path::new(sysroot)
+            .join("lib/rustlib")
+            .join(target)
+            .join("lib")
+            .is_dir()
     };
-    let found: Vec<&str> =
-        [HOST_TARGET, BARE_TARGET].into_iter().filter(|target| has(target)).collect();
+    let found: Vec<&str> = [HOST_TARGET, BARE_TARGET]
+        .into_iter()
+        .filter(|target| has(target))
+        .collect();
     let remedy = format!("rustup target add {HOST_TARGET}, or {BARE_TARGET} and --target");
-    Check::good_if(!found.is_empty(), Status::Bad, "targets", found.join(", "), &remedy)
+    Check::good_if(
+        !found.is_empty(),
+        Status::Bad,
+        "targets",
+        found.join(", "),
+        &remedy,
+    )
 }
 
 fn load_check() -> Check {
     let cpus = available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: f64 =
-        load.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let load: f64 = load
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default();
     let found = format!("{cpus} CPUs, load {load:.1}");
     let good = cpus >= CPUS && load < cpus as f64;
     let remedy = "times will be worse than they need be, and false alarms more frequent";

@@ -83,7 +83,10 @@ pub trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn context(self, context: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Host { context: context(), source })
+        self.map_err(|source| Error::Host {
+            context: context(),
+            source,
+        })
     }
 }
 

@@ -93,7 +93,8 @@ impl<'a> Run<'a> {
 
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        self.watch.look(self.session.qemu.memory(), &self.session.machine)
+        self.watch
+            .look(self.session.qemu.memory(), &self.session.machine)
     }
 
     /// Lets the cells work until the first fault.
@@ -110,7 +111,10 @@ impl<'a> Run<'a> {
     fn strike_first(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
         for cell in 0..self.session.machine.cells() {
-            reset_pause(self.session.qemu.memory(), self.session.machine.public(cell))?;
+            reset_pause(
+                self.session.qemu.memory(),
+                self.session.machine.public(cell),
+            )?;
         }
         // A second fault that the victim's kernel times itself must be asked for before the first strikes.
         if let Some((strike, trigger)) = self.second.clone()
@@ -191,7 +195,10 @@ impl<'a> Run<'a> {
             }
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
-                progress.step(&format!("{:.0} ms since the fault", milliseconds(begun.elapsed())));
+                progress.step(&format!(
+                    "{:.0} ms since the fault",
+                    milliseconds(begun.elapsed())
+                ));
                 if let Some(end) = self.ended(begun)? {
                     return Ok(end);
                 }
@@ -217,14 +224,18 @@ impl<'a> Run<'a> {
             let waiting = self.second.is_some() && self.acted.elapsed() < PATIENCE;
             return Ok((!waiting).then_some(End::Settled));
         }
-        let must_die = self.injected.iter().any(|one| one.expectation == Expectation::Dies);
+        let must_die = self
+            .injected
+            .iter()
+            .any(|one| one.expectation == Expectation::Dies);
         let quiet = !must_die && self.acted.elapsed() >= PATIENCE;
         Ok(quiet.then_some(End::Quiet))
     }
 
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
-        self.watch.read_accounts(self.session.qemu.memory(), &self.session.machine)?;
+        self.watch
+            .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
         let after = snapshot(&self.session)?;
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
         let mut records = std::mem::take(&mut self.watch.records);
@@ -233,7 +244,11 @@ impl<'a> Run<'a> {
             boot_time: self.session.boot_time,
             injected: self.injected,
             notes: self.notes,
-            not_triggered: self.second.into_iter().map(|(strike, _)| strike.fault).collect(),
+            not_triggered: self
+                .second
+                .into_iter()
+                .map(|(strike, _)| strike.fault)
+                .collect(),
             records,
             records_lost: self.watch.lost(),
             before: self.before,
@@ -269,7 +284,10 @@ impl Settled {
             (Instant::now(), cells.iter().map(work).collect())
         });
         let long = since.elapsed() >= SETTLE;
-        long && self.progressing(cells, works).into_iter().all(|progressing| progressing)
+        long && self
+            .progressing(cells, works)
+            .into_iter()
+            .all(|progressing| progressing)
     }
 
     /// Which cells have finished work since nothing happened.

@@ -34,7 +34,10 @@ pub struct BuildOptions {
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        Self { target: HOST_TARGET.into(), profile: "release".into() }
+        Self {
+            target: HOST_TARGET.into(),
+            profile: "release".into(),
+        }
     }
 }
 
@@ -58,7 +61,15 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(workspace_root())
-        .args(["build", "--quiet", "-p", "boot", "-p", "kernel-image", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "boot",
+            "-p",
+            "kernel-image",
+            "--target-dir",
+        ])
         .arg(target_directory())
         .args(["--target", &options.target, "--profile", &options.profile])
         // Flags for the outer build (loom, coverage) would change the images.
@@ -69,9 +80,16 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
         .output()
         .context(|| "starting cargo".into())?;
     if !output.status.success() {
-        return Err(Error::Build(explain(options, &String::from_utf8_lossy(&output.stderr))));
+        return Err(Error::Build(explain(
+            options,
+            &String::from_utf8_lossy(&output.stderr),
+        )));
     }
-    let profile = if options.profile == "dev" { "debug" } else { &options.profile };
+    let profile = if options.profile == "dev" {
+        "debug"
+    } else {
+        &options.profile
+    };
     locate(&target_directory().join(&options.target).join(profile))
 }
 
@@ -85,11 +103,15 @@ pub fn locate(directory: &Path) -> Result<Images> {
         let missing = || Error::Build(format!("{} does not exist", path.display()));
         path.canonicalize().map_err(|_| missing())
     };
-    Ok(Images { monitor: find("hive-monitor")?, kernel: find("hive-kernel")? })
+    Ok(Images {
+        monitor: find("hive-monitor")?,
+        kernel: find("hive-kernel")?,
+    })
 }
 
 fn explain(options: &BuildOptions, stderr: &str) -> String {
-    let remedy = if options.target == BARE_TARGET && stderr.contains("can't find crate for `core`") {
+    let remedy = if options.target == BARE_TARGET && stderr.contains("can't find crate for `core`")
+    {
         format!("\nthe target is not installed: rustup target add {BARE_TARGET}")
     } else {
         String::new()

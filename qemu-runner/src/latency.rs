@@ -32,10 +32,11 @@ impl Latencies {
         let start = run.start();
         let span = |at: u64| (at - start) as f64 / 1e6;
         let first = |event: Event| {
-            let from_survivor = |record: &&Observed| {
-                record.event == event && survivor(record, survivors)
-            };
-            run.since_start().find(from_survivor).map(|record| span(record.at))
+            let from_survivor =
+                |record: &&Observed| record.event == event && survivor(record, survivors);
+            run.since_start()
+                .find(from_survivor)
+                .map(|record| span(record.at))
         };
         let hint = run.since_start().find(|record| is_hint(record, targets));
         Self {
@@ -97,7 +98,10 @@ fn reintegrated(run: &Observation, survivors: CellSet) -> Option<u64> {
             let seen = record.source == Source::Monitor || survivor(record, survivors);
             record.event == event && seen && subject.is_some_and(|id| dead.contains(id))
         };
-        run.since_start().filter(about_dead).map(|record| record.at).max()
+        run.since_start()
+            .filter(about_dead)
+            .map(|record| record.at)
+            .max()
     };
     back(Event::Reintegrated).or_else(|| back(Event::Joined))
 }

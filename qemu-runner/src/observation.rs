@@ -102,7 +102,10 @@ impl Observation {
 
     /// The cells that faults were injected into.
     pub fn targets(&self) -> CellSet {
-        self.injected.iter().filter_map(|injected| CellId::new(injected.cell)).collect()
+        self.injected
+            .iter()
+            .filter_map(|injected| CellId::new(injected.cell))
+            .collect()
     }
 
     /// The cells whose life ended after the first fault: by the monitor's record, or by its trace.
@@ -112,7 +115,9 @@ impl Observation {
                 || matches!(after.state, CellState::Stopped | CellState::Expelled)
         };
         let pairs = self.before.iter().zip(&self.after).enumerate();
-        let by_record = pairs.filter(|(_, pair)| ended(pair)).filter_map(|(cell, _)| CellId::new(cell));
+        let by_record = pairs
+            .filter(|(_, pair)| ended(pair))
+            .filter_map(|(cell, _)| CellId::new(cell));
         let expelled = |record: &&Observed| {
             record.source == Source::Monitor && record.event == Event::Expelled
         };

@@ -25,12 +25,18 @@ pub struct Progress {
 impl Progress {
     /// Nothing shown yet.
     pub fn new() -> Self {
-        Self { shown: false, terminal: stderr().is_terminal() }
+        Self {
+            shown: false,
+            terminal: stderr().is_terminal(),
+        }
     }
 
     /// Never shows anything.
     pub const fn silent() -> Self {
-        Self { shown: false, terminal: false }
+        Self {
+            shown: false,
+            terminal: false,
+        }
     }
 
     /// Shows what is being done now.
@@ -69,7 +75,10 @@ impl Drop for Progress {
 /// # Errors
 /// [`Error::Host`] if it cannot be written.
 pub fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    let host = |source| Error::Host { context: "writing JSON".into(), source };
+    let host = |source| Error::Host {
+        context: "writing JSON".into(),
+        source,
+    };
     let text = serde_json::to_string(value).map_err(|error| host(error.into()))?;
     print_text(&format!("{text}\n"))
 }
@@ -82,16 +91,24 @@ pub fn print_text(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|source| Error::Host { context: "writing the result".into(), source })
+        .map_err(|source| Error::Host {
+            context: "writing the result".into(),
+            source,
+        })
 }
 
 /// Right-pads every column but the last to its widest entry.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max()
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|text| text.chars().count())
+            .max()
     };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row
@@ -111,7 +128,10 @@ mod tests {
 
     #[test]
     fn tables_align_their_columns() {
-        let rows = vec![vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
+        let rows = vec![
+            vec!["a".into(), "bb".into()],
+            vec!["ccc".into(), "d".into()],
+        ];
         assert_eq!(table(&rows), "a    bb\nccc  d\n");
     }
 }

@@ -49,20 +49,33 @@ fn events(run: &Observation) -> Vec<Value> {
         let name = format!("{} in cell {}: {}", one.fault.name(), one.cell, one.detail);
         events.push(instant(HOST, 0, one.at, &name, "g"));
     }
-    events.extend(run.notes.iter().map(|note| instant(HOST, 0, note.at, &note.text, "g")));
-    events.extend(run.records.iter().filter(|record| matters(record.event)).map(|record| {
-        let name = describe(record.event, record.arguments);
-        instant(process(record.source), u64::from(record.cpu), record.at, &name, "t")
-    }));
+    events.extend(
+        run.notes
+            .iter()
+            .map(|note| instant(HOST, 0, note.at, &note.text, "g")),
+    );
+    events.extend(
+        run.records
+            .iter()
+            .filter(|record| matters(record.event))
+            .map(|record| {
+                let name = describe(record.event, record.arguments);
+                instant(
+                    process(record.source),
+                    u64::from(record.cpu),
+                    record.at,
+                    &name,
+                    "t",
+                )
+            }),
+    );
     phases(run, &mut events);
     calls(run, &mut events);
     events
 }
 
 fn names(cells: usize) -> Vec<Value> {
-    let name = |process: u64, name: &str| {
-        json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } })
-    };
+    let name = |process: u64, name: &str| json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } });
     let mut events = vec![name(HOST, "host"), name(MONITOR, "monitor")];
     for cell in 0..cells {
         let process = process(Source::Cell(cell));
@@ -116,7 +129,9 @@ fn phases(run: &Observation, events: &mut Vec<Value>) {
 fn calls(run: &Observation, events: &mut Vec<Value>) {
     let mut sent: HashMap<(u64, u64, u64), &Observed> = HashMap::new();
     for record in &run.records {
-        let Source::Cell(own) = record.source else { continue };
+        let Source::Cell(own) = record.source else {
+            continue;
+        };
         let (peer, detail) = (record.arguments[0] >> 32, record.arguments[0] & 0xffff_ffff);
         let number = record.arguments[1];
         let (own_process, thread) = (process(record.source), u64::from(record.cpu));
@@ -126,7 +141,13 @@ fn calls(run: &Observation, events: &mut Vec<Value>) {
                 sent.insert((own as u64, peer, number), record);
             }
             Event::RpcReceive => {
-                events.push(slice(own_process, thread, at, MOMENT, &format!("serve {detail}")));
+                events.push(slice(
+                    own_process,
+                    thread,
+                    at,
+                    MOMENT,
+                    &format!("serve {detail}"),
+                ));
                 if let Some(request) = sent.get(&(peer, own as u64, number)) {
                     let id = format!("{peer}-{own}-{number}");
                     events.extend(flow(&id, request, record));

@@ -65,13 +65,28 @@ pub fn text(
     let mut text = format!("{}\n", setup.text());
     let strikes: Vec<String> = plan
         .strikes()
-        .map(|strike| format!("{} in cell {} (seed {})", strike.fault, strike.cell, strike.seed))
+        .map(|strike| {
+            format!(
+                "{} in cell {} (seed {})",
+                strike.fault, strike.cell, strike.seed
+            )
+        })
         .collect();
-    add(&mut text, format_args!("{}; booted in {} ms", strikes.join(", then "), milliseconds(run.boot_time)));
+    add(
+        &mut text,
+        format_args!(
+            "{}; booted in {} ms",
+            strikes.join(", then "),
+            milliseconds(run.boot_time)
+        ),
+    );
     text.push('\n');
     text.push_str(&timeline::text(lines));
     for ((cell, life), words) in &run.epitaphs {
-        add(&mut text, format_args!("\nepitaph of cell {cell}, life {life}: {words}"));
+        add(
+            &mut text,
+            format_args!("\nepitaph of cell {cell}, life {life}: {words}"),
+        );
     }
     text.push('\n');
     let times = latencies.named().into_iter().filter_map(|(name, time)| {
@@ -80,13 +95,30 @@ pub fn text(
     text.push_str(&table(&times.collect::<Vec<_>>()));
     text.push('\n');
     text.push_str(&cells(verdict));
-    add(&mut text, format_args!("\nlive set at the end: {}; {}", run.live_set, end_text(&run.end)));
+    add(
+        &mut text,
+        format_args!(
+            "\nlive set at the end: {}; {}",
+            run.live_set,
+            end_text(&run.end)
+        ),
+    );
     if run.records_lost > 0 {
-        add(&mut text, format_args!("{} trace records were lost", run.records_lost));
+        add(
+            &mut text,
+            format_args!("{} trace records were lost", run.records_lost),
+        );
     }
-    let contained = if verdict.contained { "contained" } else { "NOT contained" };
+    let contained = if verdict.contained {
+        "contained"
+    } else {
+        "NOT contained"
+    };
     let held = if verdict.held { "held" } else { "VIOLATED" };
-    add(&mut text, format_args!("verdict: {held}, {contained} ({})", outcome_text(verdict)));
+    add(
+        &mut text,
+        format_args!("verdict: {held}, {contained} ({})", outcome_text(verdict)),
+    );
     for violation in &verdict.violations {
         add(&mut text, format_args!("  - {}", violation.text()));
     }
@@ -106,22 +138,38 @@ fn outcome_text(verdict: &Verdict) -> String {
 }
 
 fn cells(verdict: &Verdict) -> String {
-    let headings =
-        ["cell", "life", "work verified", "lost (with cell)", "wrong bytes", "longest pause"];
+    let headings = [
+        "cell",
+        "life",
+        "work verified",
+        "lost (with cell)",
+        "wrong bytes",
+        "longest pause",
+    ];
     let mut rows = vec![headings.map(String::from).to_vec()];
     rows.extend(verdict.cells.iter().map(|cell| {
         let [before, after] = cell.incarnations;
-        let life = if before == after { after.to_string() } else { format!("{before} -> {after}") };
+        let life = if before == after {
+            after.to_string()
+        } else {
+            format!("{before} -> {after}")
+        };
         let with = |(with, &lost): (usize, &u64)| (lost > 0).then(|| format!("{lost} ({with})"));
         let lost: Vec<String> = cell.lost_with.iter().enumerate().filter_map(with).collect();
         vec![
             cell.cell.to_string(),
             life,
             cell.verified.to_string(),
-            if lost.is_empty() { cell.lost.to_string() } else { lost.join(" ") },
+            if lost.is_empty() {
+                cell.lost.to_string()
+            } else {
+                lost.join(" ")
+            },
             cell.wrong.to_string(),
-            cell.longest_pause_us
-                .map_or_else(|| "-".into(), |pause| format!("{:.1} ms", pause as f64 / 1e3)),
+            cell.longest_pause_us.map_or_else(
+                || "-".into(),
+                |pause| format!("{:.1} ms", pause as f64 / 1e3),
+            ),
         ]
     }));
     table(&rows)

@@ -75,12 +75,24 @@ impl Session {
         }
         progress.clear();
         let images = launch.images.clone();
-        Ok((Self { qemu, images, machine, boot_time }, qmp))
+        Ok((
+            Self {
+                qemu,
+                images,
+                machine,
+                boot_time,
+            },
+            qmp,
+        ))
     }
 
     /// The machine as a target of faults.
     pub const fn target(&self) -> Target<'_> {
-        Target { memory: self.qemu.memory(), machine: &self.machine, images: &self.images }
+        Target {
+            memory: self.qemu.memory(),
+            machine: &self.machine,
+            images: &self.images,
+        }
     }
 }
 
@@ -130,7 +142,10 @@ pub fn system_down(qemu: &mut Qemu, qmp: &mut Qmp) -> Result<Option<String>> {
     // A connection that breaks is seen as an end of QEMU above, at the next look.
     let events = qmp.events().unwrap_or_default();
     let down = events.iter().find(|event| {
-        matches!(event["event"].as_str(), Some("SHUTDOWN" | "RESET" | "GUEST_PANICKED"))
+        matches!(
+            event["event"].as_str(),
+            Some("SHUTDOWN" | "RESET" | "GUEST_PANICKED")
+        )
     });
     Ok(down.map(|event| format!("{} {}", event["event"], event["data"]["reason"])))
 }
@@ -147,5 +162,7 @@ fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()>
     let serial = qemu.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
-    Err(Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}")))
+    Err(Error::Guest(format!(
+        "{problem}\nthe end of the serial log:\n{last}"
+    )))
 }

@@ -54,15 +54,26 @@ pub fn lines(run: &Observation) -> Vec<Line> {
         text,
     };
     let injected = run.injected.iter().map(|one| {
-        host(one.at, Event::HostInjected.name(), format!("{}: {}", one.fault.name(), one.detail))
+        host(
+            one.at,
+            Event::HostInjected.name(),
+            format!("{}: {}", one.fault.name(), one.detail),
+        )
     });
-    let notes = run.notes.iter().map(|note| host(note.at, "host.note", note.text.clone()));
+    let notes = run
+        .notes
+        .iter()
+        .map(|note| host(note.at, "host.note", note.text.clone()));
     let groups = groups(run).into_iter().map(|group| Line {
         at_ms: since(group.first),
         until_ms: (group.last != group.first).then(|| since(group.last)),
         who: who(&group),
         event: group.event.name(),
-        text: counted(describe(group.event, group.arguments), group.count, group.cells.len()),
+        text: counted(
+            describe(group.event, group.arguments),
+            group.count,
+            group.cells.len(),
+        ),
     });
     let mut lines: Vec<Line> = injected.chain(notes).chain(groups).collect();
     lines.sort_by(|one, other| one.at_ms.total_cmp(&other.at_ms));
@@ -73,9 +84,14 @@ pub fn lines(run: &Observation) -> Vec<Line> {
 pub fn text(lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines.iter().take(LINES_MAX) {
-        let until = line.until_ms.map_or_else(String::new, |until| format!(" .. {until:.1}"));
+        let until = line
+            .until_ms
+            .map_or_else(String::new, |until| format!(" .. {until:.1}"));
         let time = format!("{:+.1}{until}", line.at_ms);
-        text.push_str(&format!("  {time:>16} ms  {:<14} {}\n", line.who, line.text));
+        text.push_str(&format!(
+            "  {time:>16} ms  {:<14} {}\n",
+            line.who, line.text
+        ));
     }
     if lines.len() > LINES_MAX {
         text.push_str(&format!("  ... and {} more\n", lines.len() - LINES_MAX));
@@ -144,7 +160,11 @@ fn who(group: &Group) -> String {
 }
 
 fn counted(text: String, count: usize, cells: usize) -> String {
-    if count > cells.max(1) { format!("{text} (x{count})") } else { text }
+    if count > cells.max(1) {
+        format!("{text} (x{count})")
+    } else {
+        text
+    }
 }
 
 /// An event in words.
@@ -159,7 +179,10 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::Panic => format!("panic at {first:#x}"),
         Event::Injected => {
             let fault = cell::fault::InnerFault::from_raw(first as u32);
-            format!("does {}", fault.map_or("an unknown fault", |fault| Fault::Inner(fault).name()))
+            format!(
+                "does {}",
+                fault.map_or("an unknown fault", |fault| Fault::Inner(fault).name())
+            )
         }
         Event::BusError => "takes a bus error".into(),
         Event::Hint => format!("suspects cell {first}: {}", reason(second)),
@@ -172,7 +195,11 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::RecoveryBegin => format!("recovery begins with {}", set(second)),
         Event::Barrier1 => "passes barrier 1".into(),
         Event::Discard => {
-            format!("discards; the dead could write {}, wrote {}", second >> 32, second as u32)
+            format!(
+                "discards; the dead could write {}, wrote {}",
+                second >> 32,
+                second as u32
+            )
         }
         Event::Barrier2 => "passes barrier 2".into(),
         Event::Resume => "work goes on".into(),

@@ -7,15 +7,23 @@ use std::time::Duration;
 /// # Errors
 /// Says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
         "s" => 1.0,
         "ms" => 1e-3,
         "us" => 1e-6,
-        _ => return Err(format!("\"{text}\": expected a time such as 2s, 500ms or 200us")),
+        _ => {
+            return Err(format!(
+                "\"{text}\": expected a time such as 2s, 500ms or 200us"
+            ));
+        }
     };
-    let value: f64 = number.parse().map_err(|_| format!("\"{number}\" is not a number"))?;
+    let value: f64 = number
+        .parse()
+        .map_err(|_| format!("\"{number}\" is not a number"))?;
     Duration::try_from_secs_f64(value * scale)
         .ok()
         .filter(|&span| span <= Duration::from_secs(86_400))

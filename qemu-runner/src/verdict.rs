@@ -137,7 +137,9 @@ pub struct Verdict {
 impl Verdict {
     /// Judges a run.
     pub fn of(run: &Observation) -> Self {
-        let cells: Vec<CellReport> = (0..run.before.len()).map(|cell| report(run, cell)).collect();
+        let cells: Vec<CellReport> = (0..run.before.len())
+            .map(|cell| report(run, cell))
+            .collect();
         let mut violations = Vec::new();
         if let End::SystemDown(how) = &run.end {
             violations.push(Violation::SystemDown { how: how.clone() });
@@ -182,7 +184,11 @@ impl Violation {
                 format!("cell {cell} died, though nothing was injected there")
             }
             Self::WrongBytes { cell, bytes } => format!("cell {cell} met {bytes} wrong bytes"),
-            Self::LostWithTheLiving { cell, with, operations } => {
+            Self::LostWithTheLiving {
+                cell,
+                with,
+                operations,
+            } => {
                 format!("cell {cell} lost {operations} operations with cell {with}, which lived")
             }
             Self::Stopped { cell } => format!("cell {cell} did not work at the end"),
@@ -207,13 +213,19 @@ fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
         violations.push(Violation::BystanderDied { cell: cell.index() });
     }
     for injected in &run.injected {
-        let Some(id) = CellId::new(injected.cell) else { continue };
+        let Some(id) = CellId::new(injected.cell) else {
+            continue;
+        };
         match injected.expectation {
             Expectation::Dies if !dead.contains(id) => {
-                violations.push(Violation::Unnoticed { cell: injected.cell });
+                violations.push(Violation::Unnoticed {
+                    cell: injected.cell,
+                });
             }
             Expectation::Lives if dead.contains(id) => {
-                violations.push(Violation::KilledForNothing { cell: injected.cell });
+                violations.push(Violation::KilledForNothing {
+                    cell: injected.cell,
+                });
             }
             _ => {}
         }
@@ -240,13 +252,20 @@ fn bytes_and_work(run: &Observation, cells: &[CellReport], violations: &mut Vec<
             continue;
         }
         if report.wrong > 0 {
-            violations.push(Violation::WrongBytes { cell: report.cell, bytes: report.wrong });
+            violations.push(Violation::WrongBytes {
+                cell: report.cell,
+                bytes: report.wrong,
+            });
         }
         for (with, &operations) in report.lost_with.iter().enumerate() {
             let died = CellId::new(with).is_some_and(|id| dead.contains(id));
             if operations > 0 && !died {
                 let cell = report.cell;
-                violations.push(Violation::LostWithTheLiving { cell, with, operations });
+                violations.push(Violation::LostWithTheLiving {
+                    cell,
+                    with,
+                    operations,
+                });
             }
         }
     }
@@ -276,7 +295,10 @@ fn decisions(run: &Observation, violations: &mut Vec<Violation>) {
 fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
     let any = |test: fn(&Violation) -> bool| violations.iter().any(test);
     let noticed = run.since_start().any(|record| {
-        matches!(record.event, Event::Hint | Event::Evidence | Event::BusError | Event::Panic)
+        matches!(
+            record.event,
+            Event::Hint | Event::Evidence | Event::BusError | Event::Panic
+        )
     });
     if any(|one| matches!(one, Violation::SystemDown { .. })) {
         Outcome::SystemDown
@@ -310,7 +332,9 @@ fn report(run: &Observation, cell: usize) -> CellReport {
         suspect: 0,
         longest_pause_us: None,
     };
-    let lives = run.lives.range((cell, first.incarnation)..=(cell, u64::MAX));
+    let lives = run
+        .lives
+        .range((cell, first.incarnation)..=(cell, u64::MAX));
     for (&(_, life), work) in lives {
         let same = life == first.incarnation;
         let since = |now: u64, then: u64| now.saturating_sub(if same { then } else { 0 });
@@ -318,7 +342,11 @@ fn report(run: &Observation, cell: usize) -> CellReport {
         report.lost += since(work.lost(), first.lost());
         report.wrong += since(work.wrong(), first.wrong());
         let suspect = |accounts: &crate::guest::cells::Workload| {
-            accounts.operations.iter().map(|account| account.suspect).sum()
+            accounts
+                .operations
+                .iter()
+                .map(|account| account.suspect)
+                .sum()
         };
         report.suspect += since(suspect(work), suspect(first));
         for (with, total) in report.lost_with.iter_mut().enumerate() {

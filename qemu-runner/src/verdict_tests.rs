@@ -14,10 +14,20 @@ use std::time::Duration;
 const MILLISECOND: u64 = 1_000_000;
 
 fn workload(incarnation: u64, verified: u64) -> Workload {
-    let account = Account { attempted: verified, verified, ..Account::default() };
+    let account = Account {
+        attempted: verified,
+        verified,
+        ..Account::default()
+    };
     let mut operations = [Account::default(); 4];
     operations[0] = account;
-    Workload { incarnation, workers: 2, operations, lost_with: vec![0; 3], ..Workload::default() }
+    Workload {
+        incarnation,
+        workers: 2,
+        operations,
+        lost_with: vec![0; 3],
+        ..Workload::default()
+    }
 }
 
 fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
@@ -30,7 +40,13 @@ fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
 }
 
 fn record(at: u64, source: Source, event: Event, arguments: [u64; 2]) -> Observed {
-    Observed { at: at * MILLISECOND, source, cpu: 0, event, arguments }
+    Observed {
+        at: at * MILLISECOND,
+        source,
+        cpu: 0,
+        event,
+        arguments,
+    }
 }
 
 fn good_run() -> Observation {
@@ -43,7 +59,12 @@ fn good_run() -> Observation {
         let delay = cell as u64;
         let source = Source::Cell(cell);
         records.push(record(111 + delay, source, Event::Decided, [1, 0b101]));
-        records.push(record(112 + delay, source, Event::RecoveryBegin, [1, 0b101]));
+        records.push(record(
+            112 + delay,
+            source,
+            Event::RecoveryBegin,
+            [1, 0b101],
+        ));
         records.push(record(115 + delay, source, Event::Resume, [1, 0]));
         records.push(record(150 + delay, source, Event::Reintegrated, [1, 2]));
     }
@@ -67,7 +88,9 @@ fn good_run() -> Observation {
         before,
         after,
         progressing: vec![true; 3],
-        lives: lives.map(|((cell, life), done)| ((cell, life), workload(life, done))).into(),
+        lives: lives
+            .map(|((cell, life), done)| ((cell, life), workload(life, done)))
+            .into(),
         epitaphs: BTreeMap::new(),
         live_set: CellSet::first(3),
         works: true,
@@ -88,7 +111,11 @@ fn a_death_that_stays_in_its_cell_is_held() {
 #[test]
 fn latencies_count_from_the_fault_and_to_the_last_survivor() {
     let latencies = Latencies::of(&good_run());
-    assert_eq!(latencies.first_hint, Some(8.0), "the hint before the fault was about another cell");
+    assert_eq!(
+        latencies.first_hint,
+        Some(8.0),
+        "the hint before the fault was about another cell"
+    );
     assert_eq!(latencies.last_in_recovery, Some(14.0));
     assert_eq!(latencies.resumed, Some(17.0));
     assert_eq!(latencies.reintegrated, Some(52.0));
@@ -100,7 +127,10 @@ fn a_dead_bystander_is_a_spread() {
     run.after[2] = cell(2, 5);
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.violations, [Violation::BystanderDied { cell: 2 }]);
-    assert_eq!((verdict.outcome, verdict.contained), (Outcome::Spread, false));
+    assert_eq!(
+        (verdict.outcome, verdict.contained),
+        (Outcome::Spread, false)
+    );
 }
 
 #[test]
@@ -112,7 +142,10 @@ fn wrong_bytes_count_where_no_fault_was_injected() {
         }
     }
     let verdict = Verdict::of(&run);
-    assert_eq!(verdict.violations, [Violation::WrongBytes { cell: 0, bytes: 3 }]);
+    assert_eq!(
+        verdict.violations,
+        [Violation::WrongBytes { cell: 0, bytes: 3 }]
+    );
     assert_eq!(verdict.outcome, Outcome::SilentCorruption);
 }
 
@@ -122,7 +155,11 @@ fn work_may_be_lost_with_the_dead_only() {
     if let Some(work) = run.lives.get_mut(&(0, 1)) {
         work.lost_with = vec![0, 7, 4];
     }
-    let expected = Violation::LostWithTheLiving { cell: 0, with: 2, operations: 4 };
+    let expected = Violation::LostWithTheLiving {
+        cell: 0,
+        with: 2,
+        operations: 4,
+    };
     assert_eq!(Verdict::of(&run).violations, [expected]);
 }
 
@@ -139,8 +176,12 @@ fn a_halt_that_nobody_notices_is_a_hang() {
 #[test]
 fn survivors_must_decide_alike() {
     let mut run = good_run();
-    run.records.push(record(120, Source::Cell(0), Event::Decided, [1, 0b111]));
-    assert_eq!(Verdict::of(&run).violations, [Violation::LiveSetsDiffer { epoch: 1 }]);
+    run.records
+        .push(record(120, Source::Cell(0), Event::Decided, [1, 0b111]));
+    assert_eq!(
+        Verdict::of(&run).violations,
+        [Violation::LiveSetsDiffer { epoch: 1 }]
+    );
 }
 
 #[test]

@@ -70,7 +70,11 @@ impl Watch {
         let new = self.records.len();
         let all = self.detail == Detail::All && new < DETAIL_MAX;
         let records = self.trace.poll(memory)?;
-        self.records.extend(records.into_iter().filter(|record| all || matters(record.event)));
+        self.records.extend(
+            records
+                .into_iter()
+                .filter(|record| all || matters(record.event)),
+        );
         if self.accounts_read.elapsed() >= ACCOUNTS_EVERY {
             self.read_accounts(memory, machine)?;
         }

@@ -59,7 +59,10 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
     const UNSEEN: Track = Track {
         cell: None,
         word: 0,
-        moved: Moment { at: Instant(0), ticks: 0 },
+        moved: Moment {
+            at: Instant(0),
+            ticks: 0,
+        },
         proven: false,
         rate_since: Instant(0),
         rate_word: 0,
@@ -68,15 +71,27 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
     /// No clock seen yet.
     pub(crate) const fn new() -> Self {
         const { assert!(CPUS <= CPUS_MAX) };
-        Self { tracks: [Self::UNSEEN; CPUS], nonsense_until: [Instant(0); CELLS] }
+        Self {
+            tracks: [Self::UNSEEN; CPUS],
+            nonsense_until: [Instant(0); CELLS],
+        }
     }
 
     /// Takes the newest clock word of a CPU of `cell`.
     pub(crate) fn observe(&mut self, cell: CellId, cpu: CpuId, word: u64, now: Moment) {
-        let Some(track) = self.tracks.get_mut(cpu.index()) else { return };
+        let Some(track) = self.tracks.get_mut(cpu.index()) else {
+            return;
+        };
         if track.cell != Some(cell) {
             let (rate_since, rate_word) = (now.at, word);
-            *track = Track { cell: Some(cell), word, moved: now, proven: false, rate_since, rate_word };
+            *track = Track {
+                cell: Some(cell),
+                word,
+                moved: now,
+                proven: false,
+                rate_since,
+                rate_word,
+            };
         }
         if word == track.word {
             return;
@@ -92,10 +107,17 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
     }
 
     /// Judges the clocks of `watched`.
-    pub(crate) fn judge(&mut self, watched: CellSet, now: Moment, timing: &Timing) -> ClockFindings {
+    pub(crate) fn judge(
+        &mut self,
+        watched: CellSet,
+        now: Moment,
+        timing: &Timing,
+    ) -> ClockFindings {
         let mut findings = ClockFindings::default();
         for track in &mut self.tracks {
-            let Some(cell) = track.cell.filter(|&cell| watched.contains(cell)) else { continue };
+            let Some(cell) = track.cell.filter(|&cell| watched.contains(cell)) else {
+                continue;
+            };
             if timing.expired(track.moved, now, timing.hint) {
                 findings.still = findings.still.with(cell);
             }
@@ -112,30 +134,47 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
 
     /// The cells of `watched` whose clock words are, or lately were, nonsense.
     pub fn nonsense(&self, watched: CellSet, now: Instant) -> CellSet {
-        watched.iter().filter(|cell| now < self.nonsense_until[cell.index()]).collect()
+        watched
+            .iter()
+            .filter(|cell| now < self.nonsense_until[cell.index()])
+            .collect()
     }
 
     /// Cells of `watched` with a word that stood still for at least four times the hint threshold.
     pub(crate) fn long_still(&self, watched: CellSet, now: Moment, timing: &Timing) -> CellSet {
         let is_long = |track: &&Track| timing.expired(track.moved, now, timing.hint * 4);
-        let cells = self.tracks.iter().filter(is_long).filter_map(|track| track.cell);
+        let cells = self
+            .tracks
+            .iter()
+            .filter(is_long)
+            .filter_map(|track| track.cell);
         cells.collect::<CellSet>().intersection(watched)
     }
 
     /// From here on, movement counts as proof of life.
     pub(crate) fn begin_probe(&mut self) {
-        self.tracks.iter_mut().for_each(|track| track.proven = false);
+        self.tracks
+            .iter_mut()
+            .for_each(|track| track.proven = false);
     }
 
     /// Whether every clock word of `cell` moved since the probe began.
     pub fn is_proven(&self, cell: CellId) -> bool {
-        let mut tracks = self.tracks.iter().filter(|track| track.cell == Some(cell)).peekable();
+        let mut tracks = self
+            .tracks
+            .iter()
+            .filter(|track| track.cell == Some(cell))
+            .peekable();
         tracks.peek().is_some() && tracks.all(|track| track.proven)
     }
 
     /// Forgets a cell: it is gone, or begins a new life.
     pub(crate) fn forget(&mut self, cell: CellId) {
-        for track in self.tracks.iter_mut().filter(|track| track.cell == Some(cell)) {
+        for track in self
+            .tracks
+            .iter_mut()
+            .filter(|track| track.cell == Some(cell))
+        {
             *track = Self::UNSEEN;
         }
         self.nonsense_until[cell.index()] = Instant(0);
@@ -151,7 +190,9 @@ impl Track {
             return false;
         }
         let ticks = elapsed.as_nanos() / timing.tick.as_nanos().max(1);
-        let possible = u64::try_from(ticks).unwrap_or(u64::MAX).saturating_mul(RATE_MAX);
+        let possible = u64::try_from(ticks)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(RATE_MAX);
         let moved = self.word.saturating_sub(self.rate_word);
         (self.rate_since, self.rate_word) = (now, self.word);
         ran_backward || moved > possible.saturating_add(RATE_SLACK)
@@ -176,16 +217,29 @@ mod tests {
         fn new() -> Self {
             let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
             let cell = CellId::new(1).unwrap();
-            Self { monitor: ClockMonitor::new(), timing, now: Moment::default(), cell }
+            Self {
+                monitor: ClockMonitor::new(),
+                timing,
+                now: Moment::default(),
+                cell,
+            }
         }
 
         /// Lets `milliseconds` pass in which this cell looks at every tick, and each word moves as it says.
-        fn pass(&mut self, milliseconds: u64, words: &mut [u64], per_tick: &[u64]) -> ClockFindings {
+        fn pass(
+            &mut self,
+            milliseconds: u64,
+            words: &mut [u64],
+            per_tick: &[u64],
+        ) -> ClockFindings {
             let mut findings = ClockFindings::default();
             for _ in 0..milliseconds / 2 {
                 self.now.at.0 += 2_000_000;
                 self.now.ticks += 1;
-                words.iter_mut().zip(per_tick).for_each(|(word, step)| *word += step);
+                words
+                    .iter_mut()
+                    .zip(per_tick)
+                    .for_each(|(word, step)| *word += step);
                 findings = self.look(words);
             }
             findings
@@ -193,9 +247,11 @@ mod tests {
 
         fn look(&mut self, words: &[u64]) -> ClockFindings {
             for (cpu, &word) in words.iter().enumerate() {
-                self.monitor.observe(self.cell, CpuId::new(cpu).unwrap(), word, self.now);
+                self.monitor
+                    .observe(self.cell, CpuId::new(cpu).unwrap(), word, self.now);
             }
-            self.monitor.judge(CellSet::only(self.cell), self.now, &self.timing)
+            self.monitor
+                .judge(CellSet::only(self.cell), self.now, &self.timing)
         }
     }
 
@@ -203,9 +259,15 @@ mod tests {
     fn one_cpu_that_stands_still_is_enough() {
         let mut watch = Watch::new();
         let mut words = [0, 0];
-        assert_eq!(watch.pass(20, &mut words, &[1, 1]), ClockFindings::default());
+        assert_eq!(
+            watch.pass(20, &mut words, &[1, 1]),
+            ClockFindings::default()
+        );
         assert!(watch.pass(6, &mut words, &[1, 0]).still.is_empty());
-        assert_eq!(watch.pass(2, &mut words, &[1, 0]).still, CellSet::only(watch.cell));
+        assert_eq!(
+            watch.pass(2, &mut words, &[1, 0]).still,
+            CellSet::only(watch.cell)
+        );
     }
 
     #[test]
@@ -217,7 +279,11 @@ mod tests {
         watch.now.ticks += 1;
         let findings = watch.look(&words);
         assert!(findings.still.is_empty());
-        assert_eq!(findings.unsteady, CellSet::only(watch.cell), "but it noted something");
+        assert_eq!(
+            findings.unsteady,
+            CellSet::only(watch.cell),
+            "but it noted something"
+        );
     }
 
     #[test]
@@ -225,7 +291,10 @@ mod tests {
         let mut watch = Watch::new();
         let mut words = [0];
         assert!(watch.pass(100, &mut words, &[1]).nonsense.is_empty());
-        assert_eq!(watch.pass(40, &mut words, &[10]).nonsense, CellSet::only(watch.cell));
+        assert_eq!(
+            watch.pass(40, &mut words, &[10]).nonsense,
+            CellSet::only(watch.cell)
+        );
     }
 
     #[test]
@@ -248,7 +317,10 @@ mod tests {
         assert!(!watch.monitor.is_proven(watch.cell));
         watch.pass(2, &mut words, &[0, 1]);
         assert!(watch.monitor.is_proven(watch.cell));
-        assert!(!watch.monitor.is_proven(CellId::new(0).unwrap()), "a cell without clocks");
+        assert!(
+            !watch.monitor.is_proven(CellId::new(0).unwrap()),
+            "a cell without clocks"
+        );
     }
 
     proptest! {

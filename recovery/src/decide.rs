@@ -12,7 +12,9 @@ use crate::opinion::Opinion;
 pub fn decide(known: CellSet, opinions: &[Opinion], live: CellSet) -> CellSet {
     let voters = known.intersection(live);
     let is_found_alive = |cell: &CellId| {
-        let found = voters.iter().filter(|voter| opinions[voter.index()].alive.contains(*cell));
+        let found = voters
+            .iter()
+            .filter(|voter| opinions[voter.index()].alive.contains(*cell));
         found.count() * 2 > voters.len()
     };
     voters.iter().filter(is_found_alive).collect()
@@ -57,7 +59,9 @@ mod tests {
 
     fn set(digits: &str) -> CellSet {
         let digits = digits.bytes().filter(u8::is_ascii_digit);
-        digits.map(|digit| CellId::new(usize::from(digit - b'0')).unwrap()).collect()
+        digits
+            .map(|digit| CellId::new(usize::from(digit - b'0')).unwrap())
+            .collect()
     }
 
     #[test]

@@ -81,22 +81,38 @@ mod tests {
     const ALIVE: CellSet = CellSet(0b0100);
 
     fn judge(kind: FrameKind, writers: CellSet, written_by: CellSet, policy: Discard) -> Verdict {
-        let frame = FrameFacts { kind, writers, written_by };
+        let frame = FrameFacts {
+            kind,
+            writers,
+            written_by,
+        };
         DiscardCounts::default().judge(frame, DEAD, policy)
     }
 
     #[test]
     fn a_granted_frame_that_was_not_written_is_kept_under_one_policy() {
         let exported = FrameKind::Exported;
-        assert_eq!(judge(exported, DEAD, CellSet::EMPTY, Discard::Written), Verdict::Keep);
-        assert_eq!(judge(exported, DEAD, CellSet::EMPTY, Discard::Writable), Verdict::Discard);
-        assert_eq!(judge(exported, DEAD, DEAD, Discard::Written), Verdict::Discard);
+        assert_eq!(
+            judge(exported, DEAD, CellSet::EMPTY, Discard::Written),
+            Verdict::Keep
+        );
+        assert_eq!(
+            judge(exported, DEAD, CellSet::EMPTY, Discard::Writable),
+            Verdict::Discard
+        );
+        assert_eq!(
+            judge(exported, DEAD, DEAD, Discard::Written),
+            Verdict::Discard
+        );
     }
 
     #[test]
     fn what_was_lent_to_or_by_the_dead_is_gone_whoever_wrote_it() {
         for kind in [FrameKind::Loaned, FrameKind::Borrowed] {
-            assert_eq!(judge(kind, DEAD, CellSet::EMPTY, Discard::Written), Verdict::Discard);
+            assert_eq!(
+                judge(kind, DEAD, CellSet::EMPTY, Discard::Written),
+                Verdict::Discard
+            );
             assert_eq!(judge(kind, ALIVE, ALIVE, Discard::Written), Verdict::Keep);
         }
     }

@@ -62,7 +62,12 @@ impl HintReason {
     pub fn code(self) -> u8 {
         match self {
             Self::Evidence(kind) => EVIDENCE_BASE + kind as u8,
-            plain => 1 + Self::PLAIN.iter().position(|&other| other == plain).unwrap_or(0) as u8,
+            plain => {
+                1 + Self::PLAIN
+                    .iter()
+                    .position(|&other| other == plain)
+                    .unwrap_or(0) as u8
+            }
         }
     }
 
@@ -113,7 +118,9 @@ pub struct HintBox {
 impl HintBox {
     /// An empty box.
     pub const fn new() -> Self {
-        Self { codes: [const { AtomicU8::new(0) }; CELLS_MAX] }
+        Self {
+            codes: [const { AtomicU8::new(0) }; CELLS_MAX],
+        }
     }
 
     /// Drops a hint; it is acted on at the next step.
@@ -162,7 +169,13 @@ mod tests {
         let suspect = CellId::new(3).unwrap();
         hints.raise(suspect, HintReason::RpcTimedOut);
         hints.raise(suspect, HintReason::BusError);
-        assert_eq!(hints.take(), Some(Hint { suspect, reason: HintReason::RpcTimedOut }));
+        assert_eq!(
+            hints.take(),
+            Some(Hint {
+                suspect,
+                reason: HintReason::RpcTimedOut
+            })
+        );
         assert_eq!(hints.take(), None);
     }
 }

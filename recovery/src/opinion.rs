@@ -45,8 +45,11 @@ const ALERT_PRESENT: u64 = 1 << 63;
 
 impl Opinion {
     /// No testimony.
-    pub(crate) const NONE: Self =
-        Self { alive: CellSet::EMPTY, suspects: CellSet::EMPTY, alert: None };
+    pub(crate) const NONE: Self = Self {
+        alive: CellSet::EMPTY,
+        suspects: CellSet::EMPTY,
+        alert: None,
+    };
 
     /// As words of a record.
     pub(crate) fn to_words(self) -> [u64; OPINION_WORDS] {
@@ -63,8 +66,16 @@ impl Opinion {
         if !alive.is_subset_of(all) || !suspects.is_subset_of(all) {
             return None;
         }
-        let alert = if alert == 0 { None } else { Some(alert_from_word(alert, cells)?) };
-        Some(Self { alive, suspects, alert })
+        let alert = if alert == 0 {
+            None
+        } else {
+            Some(alert_from_word(alert, cells)?)
+        };
+        Some(Self {
+            alive,
+            suspects,
+            alert,
+        })
     }
 }
 

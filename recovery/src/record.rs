@@ -212,7 +212,17 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
     }
 
     fn decode(head: &[u64; HEAD_WORDS], opinions: &[[u64; OPINION_WORDS]; CELLS]) -> Option<Self> {
-        let &[_, tag, name, ballot, round, recovery, recovered, progress, known] = head;
+        let &[
+            _,
+            tag,
+            name,
+            ballot,
+            round,
+            recovery,
+            recovered,
+            progress,
+            known,
+        ] = head;
         let known = CellSet(known);
         if tag != RECORD_TAG || !known.is_subset_of(CellSet::first(CELLS)) {
             return None;
@@ -226,7 +236,10 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
             cell: CellId::new((name >> 8) as usize & 0xff_ffff)?,
             incarnation: Incarnation((name >> 32) as u32),
             phase: Phase::from_raw(name as u8)?,
-            ballot: Ballot { epoch: Epoch((ballot >> 32) as u32), attempt: ballot as u32 },
+            ballot: Ballot {
+                epoch: Epoch((ballot >> 32) as u32),
+                attempt: ballot as u32,
+            },
             round: u32::try_from(round).ok()?,
             recovery: Epoch((recovery >> 32) as u32),
             stage: Stage::from_raw(recovery as u32)?,
@@ -245,7 +258,16 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
         let recovery = u64::from(self.recovery.0) << 32 | self.stage as u64;
         let recovered = u64::from(self.recovered.0);
         let round = u64::from(self.round);
-        [RECORD_TAG, name, ballot, round, recovery, recovered, self.progress, self.known.0]
+        [
+            RECORD_TAG,
+            name,
+            ballot,
+            round,
+            recovery,
+            recovered,
+            self.progress,
+            self.known.0,
+        ]
     }
 }
 
@@ -272,7 +294,9 @@ pub struct RecoveryRecord {
 impl RecoveryRecord {
     /// A record that was never written.
     pub const fn new() -> Self {
-        Self { words: [const { AtomicU64::new(0) }; RECORD_WORDS] }
+        Self {
+            words: [const { AtomicU64::new(0) }; RECORD_WORDS],
+        }
     }
 
     /// Writes the record (invariant 1).
@@ -330,7 +354,10 @@ mod tests {
             cell: CellId::new(2).unwrap(),
             incarnation: Incarnation(7),
             phase: Phase::Flood,
-            ballot: Ballot { epoch: Epoch(number), attempt: number },
+            ballot: Ballot {
+                epoch: Epoch(number),
+                attempt: number,
+            },
             round: number,
             recovery: Epoch(number),
             stage: Stage::Barrier1,
@@ -357,7 +384,10 @@ mod tests {
         assert_eq!(copy, sample(9));
         let (two, three) = (CellId::new(2).unwrap(), CellId::new(3).unwrap());
         assert_eq!(copy.validate(two, Incarnation(7)), Ok(sample(9)));
-        assert_eq!(copy.validate(three, Incarnation(7)), Err(RecordError::WrongCell));
+        assert_eq!(
+            copy.validate(three, Incarnation(7)),
+            Err(RecordError::WrongCell)
+        );
         let stale = Err(RecordError::Stale(Incarnation(7)));
         assert_eq!(copy.validate(two, Incarnation(8)), stale);
     }

@@ -55,7 +55,10 @@ pub struct Strikes<const CELLS: usize> {
 impl<const CELLS: usize> Strikes<CELLS> {
     /// Nobody cried wolf.
     pub(crate) const fn new() -> Self {
-        Self { alerts: [[None; ALERTS_KEPT]; CELLS], convicted: CellSet::EMPTY }
+        Self {
+            alerts: [[None; ALERTS_KEPT]; CELLS],
+            convicted: CellSet::EMPTY,
+        }
     }
 
     /// The cells that cried wolf.
@@ -74,7 +77,9 @@ impl<const CELLS: usize> Strikes<CELLS> {
         let voters = flooding.known.intersection(live);
         let mut counted = CellSet::EMPTY;
         for accuser in voters.iter() {
-            let Some(alert) = flooding.opinions[accuser.index()].alert else { continue };
+            let Some(alert) = flooding.opinions[accuser.index()].alert else {
+                continue;
+            };
             let stands = live.contains(alert.suspect) && alert.suspect != accuser;
             if stands && is_unconfirmed(flooding, voters, accuser, alert.suspect) {
                 self.note(accuser, VotedDown { alert, at: now }, timing);
@@ -87,7 +92,9 @@ impl<const CELLS: usize> Strikes<CELLS> {
     /// How often `accuser` raised `alert` in vain within the window.
     pub fn strikes(&self, accuser: CellId, alert: Alert, now: Instant, window: Duration) -> usize {
         let alerts = self.alerts[accuser.index()].iter().flatten();
-        alerts.filter(|old| old.alert == alert && now.since(old.at) <= window).count()
+        alerts
+            .filter(|old| old.alert == alert && now.since(old.at) <= window)
+            .count()
     }
 
     /// Forgets what is held against a cell: a new life, or a conviction that nobody shared.
@@ -98,9 +105,8 @@ impl<const CELLS: usize> Strikes<CELLS> {
 
     fn note(&mut self, accuser: CellId, new: VotedDown, timing: &Timing) {
         let alerts = &mut self.alerts[accuser.index()];
-        let is_same_run = |old: &VotedDown| {
-            old.alert == new.alert && new.at.since(old.at) < timing.vote
-        };
+        let is_same_run =
+            |old: &VotedDown| old.alert == new.alert && new.at.since(old.at) < timing.vote;
         if alerts.iter().flatten().any(is_same_run) {
             return;
         }
@@ -126,7 +132,10 @@ fn is_unconfirmed<const CELLS: usize>(
     let was_there = |voter: &CellId| !flooding.opinions[voter.index()].suspects.contains(*voter);
     let others = voters.without(accuser);
     !others.iter().any(|voter| saw_something(&voter))
-        && others.without(suspect).iter().any(|voter| was_there(&voter))
+        && others
+            .without(suspect)
+            .iter()
+            .any(|voter| was_there(&voter))
 }
 
 #[cfg(test)]
@@ -146,13 +155,19 @@ mod tests {
     }
 
     fn alert() -> Alert {
-        Alert { suspect: cell(SUSPECT), reason: HintReason::RpcTimedOut }
+        Alert {
+            suspect: cell(SUSPECT),
+            reason: HintReason::RpcTimedOut,
+        }
     }
 
     fn flooding(cells: usize) -> Flooding<3> {
         let mut flooding = Flooding::new();
         flooding.known = CellSet::first(cells);
-        flooding.opinions = [Opinion { alive: CellSet::first(cells), ..Opinion::NONE }; 3];
+        flooding.opinions = [Opinion {
+            alive: CellSet::first(cells),
+            ..Opinion::NONE
+        }; 3];
         flooding.opinions[ACCUSER].alert = Some(alert());
         flooding.opinions[ACCUSER].suspects = CellSet::only(cell(SUSPECT));
         flooding

@@ -49,7 +49,11 @@ impl Timing {
             tick: Duration::from_micros(settings.tick_microseconds as u64),
             hint: Duration::from_millis(settings.hint_milliseconds as u64),
             probe,
-            vote: if probe.as_nanos() > witness.as_nanos() { probe } else { witness },
+            vote: if probe.as_nanos() > witness.as_nanos() {
+                probe
+            } else {
+                witness
+            },
             barrier: Duration::from_millis(settings.probe_milliseconds as u64 * 4),
             drain: Duration::from_millis(settings.probe_milliseconds as u64 * 10),
             boot: Duration::from_secs(3),
@@ -74,13 +78,14 @@ impl Timing {
     /// The own ticks without which a wait over `span` does not end.
     pub fn ticks(&self, span: Duration) -> u64 {
         let tick = self.tick.as_nanos().max(1);
-        u64::try_from(span.as_nanos() / tick / 2).unwrap_or(u64::MAX).max(TICKS_MIN)
+        u64::try_from(span.as_nanos() / tick / 2)
+            .unwrap_or(u64::MAX)
+            .max(TICKS_MIN)
     }
 
     /// Whether a wait over `span` that began at `since` is over at `now` (invariant 1).
     pub fn expired(&self, since: Moment, now: Moment, span: Duration) -> bool {
-        now.at.since(since.at) >= span
-            && now.ticks.saturating_sub(since.ticks) >= self.ticks(span)
+        now.at.since(since.at) >= span && now.ticks.saturating_sub(since.ticks) >= self.ticks(span)
     }
 }
 
@@ -103,7 +108,10 @@ pub struct OwnClock {
 impl OwnClock {
     /// A clock that starts at `now`.
     pub const fn starting(now: Instant) -> Self {
-        Self { now: Moment { at: now, ticks: 0 }, counted: now }
+        Self {
+            now: Moment { at: now, ticks: 0 },
+            counted: now,
+        }
     }
 
     /// The newest step.
@@ -129,15 +137,24 @@ mod tests {
     use cell::parameters::Parameters;
 
     fn moment(milliseconds: u64, ticks: u64) -> Moment {
-        Moment { at: Instant(milliseconds * 1_000_000), ticks }
+        Moment {
+            at: Instant(milliseconds * 1_000_000),
+            ticks,
+        }
     }
 
     #[test]
     fn a_wait_needs_time_and_own_ticks() {
         let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
         let since = moment(100, 50);
-        assert!(!timing.expired(since, moment(139, 90), timing.probe), "too early");
-        assert!(!timing.expired(since, moment(200, 51), timing.probe), "away all the time");
+        assert!(
+            !timing.expired(since, moment(139, 90), timing.probe),
+            "too early"
+        );
+        assert!(
+            !timing.expired(since, moment(200, 51), timing.probe),
+            "away all the time"
+        );
         assert!(timing.expired(since, moment(140, 60), timing.probe));
     }
 
@@ -148,8 +165,17 @@ mod tests {
         for step in 1..=10 {
             clock.step(Instant(step * 100_000), &timing);
         }
-        assert_eq!(clock.now(), Moment { at: Instant(1_000_000), ticks: 1 });
-        assert_eq!(clock.step(Instant(21_000_000), &timing), Duration::from_millis(20));
+        assert_eq!(
+            clock.now(),
+            Moment {
+                at: Instant(1_000_000),
+                ticks: 1
+            }
+        );
+        assert_eq!(
+            clock.step(Instant(21_000_000), &timing),
+            Duration::from_millis(20)
+        );
         assert_eq!(clock.now().ticks, 2);
     }
 }

@@ -144,6 +144,26 @@ fn no_wake_up_is_lost_when_two_cpus_poll() {
             met || met_by_other || rung,
             "both halted and nobody wakes them"
         );
+    });
+}
+
+/// Without a sender: loom forgets that a store comes after another one of its thread when a third thread reads the
+/// former, late, after a fence.
+#[test]
+fn whoever_leaves_last_leaves_the_cell_asleep() {
+    model(|| {
+        let pair = pair();
+        let come_and_go = |pair: &Pair| {
+            pair.pollers.enter(&pair.to.asleep);
+            pair.pollers.leave(&pair.to.asleep)
+        };
+        let other = thread::spawn({
+            let pair = Arc::clone(&pair);
+            move || come_and_go(&pair)
+        });
+        let first = come_and_go(&pair);
+        let second = other.join().expect("no panic");
+        assert!([first, second].contains(&Recheck::Needed));
         assert_eq!(pair.to.asleep.load(Ordering::SeqCst), 1, "asleep at last");
     });
 }

@@ -164,6 +164,8 @@ fn count_down(count: &mut u64) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::call::CallNumber;
     use crate::layout::Queue;

@@ -64,6 +64,8 @@ impl<M: RemoteMemory + ?Sized> RemoteLane for PeerLane<'_, M> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use cell::careful::{BusError, CarefulFailure};
     use cell::{Frame, FrameRange, Incarnation, PhysicalAddress};

@@ -34,10 +34,10 @@ pub fn serve(
     attempt: impl FnOnce(&Request) -> Attempt,
     defer: impl FnOnce(Request) -> Result<(), QueueFull>,
 ) -> Option<(ReplyStatus, Payload)> {
-    if request.operation.class() == ServiceClass::Interrupt {
-        if let Attempt::Reply(status, payload) = attempt(request) {
-            return Some((status, payload));
-        }
+    if request.operation.class() == ServiceClass::Interrupt
+        && let Attempt::Reply(status, payload) = attempt(request)
+    {
+        return Some((status, payload));
     }
     match defer(*request) {
         Ok(()) => None,
@@ -112,6 +112,8 @@ impl<const N: usize> Default for DeferredRequests<N> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::call::CallNumber;
     use crate::operation::Operation;

@@ -1,16 +1,20 @@
 //! Cells for tests: lanes in one address space, read as if they were remote.
 
+#[cfg(not(loom))]
+use cell::Instant;
 use cell::careful::{CarefulError, CarefulFailure};
-use cell::{CellId, Incarnation, Instant, PhysicalAddress};
+use cell::{CellId, Incarnation, PhysicalAddress};
 
 use crate::CallNumber;
 use crate::atomic::{AtomicU32, Ordering};
+#[cfg(not(loom))]
 use crate::doorbell::Doorbell;
 use crate::endpoint::{Endpoint, Link};
 use crate::layout::{Lane, Queue, RemoteLane};
 use crate::lock::{Lock, Locking};
 use crate::message::{Draft, Life, Payload};
 use crate::operation::Operation;
+#[cfg(not(loom))]
 use crate::ring::SendError;
 
 #[cfg(loom)]
@@ -83,6 +87,8 @@ pub(crate) struct LocalLane<'a> {
 }
 
 impl LocalLane<'_> {
+    /// # Errors
+    /// A bus error, if the memory is cut off.
     fn lane(&self) -> Result<&Lane, CarefulError> {
         if self.memory.cut_off {
             let failure = CarefulFailure::BusError(PhysicalAddress(0x1000));
@@ -145,6 +151,10 @@ pub(crate) fn null_request(call: u64) -> Draft {
 }
 
 /// Sends a null request to cell `to`.
+///
+/// # Errors
+/// See [`SendError`].
+#[cfg(not(loom))]
 pub(crate) fn send_null(
     endpoint: &Endpoint<'_, HostLocking>,
     to: usize,

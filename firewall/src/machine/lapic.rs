@@ -19,6 +19,9 @@ pub const LAPIC_BASE: PhysicalAddress = PhysicalAddress(0xfee0_0000);
 const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const END_OF_INTERRUPT: u32 = 0xb0;
+/// Where an interrupt is ended, for handlers in assembly.
+pub(crate) const END_OF_INTERRUPT_ADDRESS: u64 = LAPIC_BASE.0 + END_OF_INTERRUPT as u64;
+
 const SPURIOUS: u32 = 0xf0;
 const IN_SERVICE: u32 = 0x100;
 const ERROR_STATUS: u32 = 0x280;

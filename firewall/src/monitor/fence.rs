@@ -19,7 +19,7 @@ use cell::trace::Event;
 use cell::{CellId, CellSet, Instant};
 
 use super::state::{Monitor, PerCpu};
-use crate::machine::lapic::{self, Command};
+use crate::machine::lapic;
 
 /// How long after its NMI an expelled CPU that did not answer counts as fenced.
 pub const FENCE_SPAN: Duration = Duration::from_millis(2);
@@ -36,7 +36,7 @@ pub(crate) fn kick(monitor: &Monitor, cpu: &PerCpu) {
     let entry = monitor.machine.cpu(cpu.id);
     entry.kicks.fetch_add(1, Ordering::SeqCst);
     if entry.state() != CpuState::Absent {
-        lapic::send(cpu.apic_id, Command::Nmi);
+        lapic::send(cpu.apic_id, monitor.back_end.kick_command());
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn expel(monitor: &Monitor, cpu: &PerCpu, cell: CellId, from: CellSta
         .compare_exchange(from as u32, expelled, Ordering::SeqCst, Ordering::SeqCst)
         .is_ok();
     if first {
-        monitor.nested(cell).close();
+        monitor.back_end.close(monitor, cell);
         kick_cell(monitor, cpu, cell);
         let incarnation = u64::from(entry.incarnation().0);
         monitor.trace(cpu, Event::Expelled, [cell.index() as u64, incarnation]);

@@ -14,6 +14,8 @@ use cell::{CellId, CpuId, FrameRange, Incarnation, Instant, PhysicalAddress};
 
 use crate::hypercall::{BUS_ERROR_SLOTS, BusError, BusErrorSlots};
 use crate::machine::cpu;
+use crate::machine::lapic::Command;
+use crate::machine::paging::PagingArea;
 use crate::machine::svm::SvmArea;
 use crate::model::FirewallTable;
 use crate::nested::NestedTable;
@@ -81,6 +83,12 @@ pub trait BackEnd: Sync {
     /// Where a kernel calls for a hypercall; 0 for the hypercall instruction.
     fn hypercall_entry(&self) -> u64;
 
+    /// What makes another CPU enter the monitor.
+    fn kick_command(&self) -> Command;
+
+    /// Takes from an expelled cell whatever it could still reach of the others.
+    fn close(&self, monitor: &Monitor, cell: CellId);
+
     /// Prepares the executing CPU, after each reset of it.
     fn enable(&self, cpu: &PerCpu);
 
@@ -145,13 +153,16 @@ pub struct PerCpu {
     pub kick_answered_at: AtomicU64,
     /// Whether the CPU was last entered with the serial port open to it.
     pub had_uart: AtomicBool,
-    /// The back end's own.
+    /// The SVM back end's own.
     pub(crate) area: UnsafeCell<SvmArea>,
+    /// The paging back end's own.
+    pub(crate) paging: PagingArea,
     /// The top of the stack that the CPU uses in the monitor, 16-byte aligned.
     pub stack_top: u64,
 }
 
-// SAFETY: `area` is used by its own CPU only (invariant 2); everything else is immutable or atomic.
+// SAFETY: `area` and the descriptor registers in `paging` are used by their own CPU only (invariant 2); everything
+// else is immutable or atomic.
 unsafe impl Sync for PerCpu {}
 
 impl fmt::Debug for PerCpu {
@@ -182,6 +193,7 @@ impl PerCpu {
             kick_answered_at: AtomicU64::new(0),
             had_uart: AtomicBool::new(false),
             area: UnsafeCell::new(SvmArea::new()),
+            paging: PagingArea::new(),
             stack_top,
         }
     }

@@ -136,7 +136,7 @@ fn work(_: &str) {
                     "{cell:4}  {:9} {attempted:10} {verified:10} {lost:10} {refused:10} {wrong:10} {suspect:10}",
                     operation.name()
                 ),
-                Err(error) => say!("{cell:4}  {:9} {error}", operation.name()),
+                Err(error) => say!("{cell:4}  {:9} {:?}", operation.name(), error.failure),
             }
         }
     }

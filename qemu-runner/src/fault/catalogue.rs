@@ -73,7 +73,13 @@ const fn host(
     channel: &'static str,
     expectation: Expectation,
 ) -> Entry {
-    Entry { fault: Fault::Host(fault), summary, channel, expectation, argument: None }
+    Entry {
+        fault: Fault::Host(fault),
+        summary,
+        channel,
+        expectation,
+        argument: None,
+    }
 }
 
 const fn inner(
@@ -83,7 +89,13 @@ const fn inner(
     argument: Option<(&'static str, u64)>,
 ) -> Entry {
     let channel = "fault request in the cell's public area";
-    Entry { fault: Fault::Inner(fault), summary, channel, expectation, argument }
+    Entry {
+        fault: Fault::Inner(fault),
+        summary,
+        channel,
+        expectation,
+        argument,
+    }
 }
 
 const MESSAGES: Option<(&str, u64)> = Some(("messages", 8));
@@ -102,9 +114,24 @@ pub const CATALOGUE: &[Entry] = &[
         "left out of vCont (gdb stub)",
         Dies,
     ),
-    host(CpuNmi, "a CPU gets an NMI that nobody sent", "NMI message over qtest", MayDie),
-    host(CpuMce, "a CPU gets an uncorrected machine check", "mce, by QMP", Dies),
-    host(CpuMceCorrected, "a CPU's bank holds a corrected error", "mce, by QMP", Lives),
+    host(
+        CpuNmi,
+        "a CPU gets an NMI that nobody sent",
+        "NMI message over qtest",
+        MayDie,
+    ),
+    host(
+        CpuMce,
+        "a CPU gets an uncorrected machine check",
+        "mce, by QMP",
+        Dies,
+    ),
+    host(
+        CpuMceCorrected,
+        "a CPU's bank holds a corrected error",
+        "mce, by QMP",
+        Lives,
+    ),
     host(
         MemBitflip,
         "one random bit flips in the kernel image or in the whole region (--area)",
@@ -118,33 +145,78 @@ pub const CATALOGUE: &[Entry] = &[
         MayDie,
     ),
     inner(InnerFault::Panic, "the kernel panics", Dies, None),
-    inner(InnerFault::Loop, "a kernel thread loops for ever, interrupts on", MayDie, None),
-    inner(InnerFault::InterruptsOff, "a CPU loops for ever, interrupts off", Dies, None),
+    inner(
+        InnerFault::Loop,
+        "a kernel thread loops for ever, interrupts on",
+        MayDie,
+        None,
+    ),
+    inner(
+        InnerFault::InterruptsOff,
+        "a CPU loops for ever, interrupts off",
+        Dies,
+        None,
+    ),
     inner(
         InnerFault::WildWrite,
         "random stores over all of physical memory",
         MayDie,
         Some(("stores", 256)),
     ),
-    inner(InnerFault::StackOverflow, "endless recursion on a kernel stack", Dies, None),
+    inner(
+        InnerFault::StackOverflow,
+        "endless recursion on a kernel stack",
+        Dies,
+        None,
+    ),
     inner(
         InnerFault::FastClock,
         "the cell's clock runs too fast",
         MayDie,
         Some(("times too fast", 4)),
     ),
-    inner(InnerFault::CryWolf, "the cell accuses healthy cells, again and again", MayDie, None),
-    inner(InnerFault::RpcDrop, "outgoing messages are dropped", MayDie, MESSAGES),
-    inner(InnerFault::RpcDuplicate, "outgoing messages are sent twice", MayDie, MESSAGES),
-    inner(InnerFault::RpcCorrupt, "a bit of outgoing messages is flipped", MayDie, MESSAGES),
-    inner(InnerFault::RpcDelay, "outgoing messages wait for half their time", MayDie, MESSAGES),
+    inner(
+        InnerFault::CryWolf,
+        "the cell accuses healthy cells, again and again",
+        MayDie,
+        None,
+    ),
+    inner(
+        InnerFault::RpcDrop,
+        "outgoing messages are dropped",
+        MayDie,
+        MESSAGES,
+    ),
+    inner(
+        InnerFault::RpcDuplicate,
+        "outgoing messages are sent twice",
+        MayDie,
+        MESSAGES,
+    ),
+    inner(
+        InnerFault::RpcCorrupt,
+        "a bit of outgoing messages is flipped",
+        MayDie,
+        MESSAGES,
+    ),
+    inner(
+        InnerFault::RpcDelay,
+        "outgoing messages wait for half their time",
+        MayDie,
+        MESSAGES,
+    ),
     inner(
         InnerFault::IpiStorm,
         "interrupts, NMIs and INITs at CPUs of other cells",
         MayDie,
         Some(("interrupts", 64)),
     ),
-    inner(InnerFault::PortReset, "every way to reset the machine is tried", MayDie, None),
+    inner(
+        InnerFault::PortReset,
+        "every way to reset the machine is tried",
+        MayDie,
+        None,
+    ),
 ];
 
 impl HostFault {

@@ -78,7 +78,10 @@ impl Channels {
 }
 
 fn missing() -> Error {
-    Error::Channel { channel: "gdb stub", problem: "not connected".into() }
+    Error::Channel {
+        channel: "gdb stub",
+        problem: "not connected".into(),
+    }
 }
 
 /// Whether a fault stops CPUs: a freeze, or a halt of what may be the boot CPU.

@@ -57,7 +57,10 @@ pub fn flip_bit(target: &Target<'_>, bus: &mut dyn BusAccess, strike: &Strike) -
     let mut byte = [0];
     bus.read_bus(address, &mut byte)?;
     bus.write_bus(address, &[byte[0] ^ 1 << bit])?;
-    Ok(format!("bit {bit} of the byte at {address:#x} in cell {}", strike.cell))
+    Ok(format!(
+        "bit {bit} of the byte at {address:#x} in cell {}",
+        strike.cell
+    ))
 }
 
 /// Changes one pointer.
@@ -74,11 +77,17 @@ pub fn change_pointer(
     let (window, pointers) = find_pointers(target.memory, region, place)?;
     let mut random = ChaCha8Rng::seed_from_u64(strike.seed);
     let Some(&(address, old)) = pointers.choose(&mut random) else {
-        return Err(Error::Guest(format!("no pointer found in cell {}", strike.cell)));
+        return Err(Error::Guest(format!(
+            "no pointer found in cell {}",
+            strike.cell
+        )));
     };
     let in_image = (place.physical..place.physical + place.bytes).contains(&address);
     let (new, kind) = match random.random_range(0..6) {
-        0 | 1 => (window + random.random_range(0..target.memory.len()), "a random address"),
+        0 | 1 => (
+            window + random.random_range(0..target.memory.len()),
+            "a random address",
+        ),
         2 => (old.wrapping_add(8), "one word further"),
         3 => (old.wrapping_sub(8), "one word before"),
         4 => (old.wrapping_add(16), "two words further"),
@@ -87,7 +96,9 @@ pub fn change_pointer(
     };
     bus.write_bus(address, &new.to_le_bytes())?;
     let cell = strike.cell;
-    Ok(format!("pointer at {address:#x} in cell {cell}: {old:#x} becomes {new:#x}, {kind}"))
+    Ok(format!(
+        "pointer at {address:#x} in cell {cell}: {old:#x} becomes {new:#x}, {kind}"
+    ))
 }
 
 /// Looks for the pages of the image's first segment, which no kernel changes.
@@ -109,13 +120,23 @@ fn find_image(
     for frame in region.iter().skip((PUBLIC_SIZE / PAGE_SIZE) as usize) {
         memory.read(frame.start(), &mut page)?;
         if let Some(&offset) = pages.get(&page[..]) {
-            *starts.entry(frame.start().0.wrapping_sub(offset)).or_default() += 1;
+            *starts
+                .entry(frame.start().0.wrapping_sub(offset))
+                .or_default() += 1;
         }
     }
-    let physical = starts.into_iter().max_by_key(|&(_, count)| count).ok_or_else(missing)?.0;
+    let physical = starts
+        .into_iter()
+        .max_by_key(|&(_, count)| count)
+        .ok_or_else(missing)?
+        .0;
     // A segment may begin inside its first page; the image begins at the page.
     let virtual_start = first.address;
-    Ok(ImagePlace { physical, virtual_start, bytes: last.address + last.size - virtual_start })
+    Ok(ImagePlace {
+        physical,
+        virtual_start,
+        bytes: last.address + last.size - virtual_start,
+    })
 }
 
 /// The start of the kernel's window on physical memory, and every word that looks like a pointer into it or into the
@@ -132,7 +153,9 @@ fn find_pointers(
     for frame in region.iter().skip((PUBLIC_SIZE / PAGE_SIZE) as usize) {
         memory.read(frame.start(), &mut page)?;
         for (position, word) in page.chunks_exact(8).enumerate() {
-            let value = word.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            let value = word
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes));
             let pointer = (KERNEL_HALF..SMALL_NEGATIVE).contains(&value);
             if pointer && value.is_multiple_of(8) && candidates.len() < CANDIDATES_MAX {
                 candidates.push((frame.start().0 + position as u64 * 8, value));
@@ -159,14 +182,25 @@ mod tests {
     use crate::guest::memory::tests::memory;
     use cell::Frame;
 
-    const REGION: FrameRange = FrameRange { start: Frame(0x400), end: Frame(0xc00) };
+    const REGION: FrameRange = FrameRange {
+        start: Frame(0x400),
+        end: Frame(0xc00),
+    };
     const IMAGE: u64 = 0x70_0000;
 
     fn image() -> Vec<Segment> {
         let text = (0..2 * PAGE_SIZE).map(|at| (at / 7) as u8).collect();
         vec![
-            Segment { address: 0xffff_ffff_8000_0000, size: 2 * PAGE_SIZE, content: text },
-            Segment { address: 0xffff_ffff_8000_4000, size: 0x1234, content: vec![] },
+            Segment {
+                address: 0xffff_ffff_8000_0000,
+                size: 2 * PAGE_SIZE,
+                content: text,
+            },
+            Segment {
+                address: 0xffff_ffff_8000_4000,
+                size: 0x1234,
+                content: vec![],
+            },
         ]
     }
 
@@ -175,25 +209,44 @@ mod tests {
         let memory = memory(16 << 20);
         let segments = image();
         assert!(find_image(&memory, REGION, &segments).is_err());
-        memory.write(PhysicalAddress(IMAGE), &segments[0].content).unwrap();
+        memory
+            .write(PhysicalAddress(IMAGE), &segments[0].content)
+            .unwrap();
         let place = find_image(&memory, REGION, &segments).unwrap();
-        let expected =
-            ImagePlace { physical: IMAGE, virtual_start: 0xffff_ffff_8000_0000, bytes: 0x5234 };
+        let expected = ImagePlace {
+            physical: IMAGE,
+            virtual_start: 0xffff_ffff_8000_0000,
+            bytes: 0x5234,
+        };
         assert_eq!(place, expected);
     }
 
     #[test]
     fn pointers_are_told_from_numbers() {
         let memory = memory(16 << 20);
-        let place =
-            ImagePlace { physical: IMAGE, virtual_start: 0xffff_ffff_8000_0000, bytes: 0x5000 };
+        let place = ImagePlace {
+            physical: IMAGE,
+            virtual_start: 0xffff_ffff_8000_0000,
+            bytes: 0x5000,
+        };
         let window = 0xffff_9000_0000_0000;
-        let words = [place.virtual_start + 0x100, window + 0x80_0000, window + 0x80_0010, u64::MAX, 7];
+        let words = [
+            place.virtual_start + 0x100,
+            window + 0x80_0000,
+            window + 0x80_0010,
+            u64::MAX,
+            7,
+        ];
         for (position, word) in words.into_iter().enumerate() {
-            memory.write_u64(PhysicalAddress(0x90_0000 + position as u64 * 8), word).unwrap();
+            memory
+                .write_u64(PhysicalAddress(0x90_0000 + position as u64 * 8), word)
+                .unwrap();
         }
         let (found, pointers) = find_pointers(&memory, REGION, place).unwrap();
         assert_eq!(found, window);
-        assert_eq!(pointers.iter().map(|&(_, value)| value).collect::<Vec<_>>(), words[..3]);
+        assert_eq!(
+            pointers.iter().map(|&(_, value)| value).collect::<Vec<_>>(),
+            words[..3]
+        );
     }
 }

@@ -106,13 +106,17 @@ pub fn thaw(target: &Target<'_>, channels: &mut Channels, strike: &Strike) -> Re
 
 fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {
     let cpus = target.machine.cpus_of(target.memory, strike.cell)?;
-    let started: Vec<&CpuStatus> =
-        cpus.iter().filter(|cpu| cpu.state != CpuState::Absent).collect();
+    let started: Vec<&CpuStatus> = cpus
+        .iter()
+        .filter(|cpu| cpu.state != CpuState::Absent)
+        .collect();
     match started.get(strike.cpu_index) {
         Some(&&cpu) => Ok(cpu),
         None => {
             let (cell, count) = (strike.cell, started.len());
-            Err(Error::Usage(format!("cell {cell} has {count} CPUs, counted from 0")))
+            Err(Error::Usage(format!(
+                "cell {cell} has {count} CPUs, counted from 0"
+            )))
         }
     }
 }

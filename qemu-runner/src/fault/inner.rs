@@ -57,12 +57,26 @@ mod tests {
         let (memory, base) = synthetic();
         let machine = MachineView::read(&memory, base).unwrap().unwrap();
         let strike = Strike::new(Fault::Inner(InnerFault::WildWrite), 1);
-        let trigger = Trigger { event: Event::Barrier1, count: 1, delay: Duration::ZERO };
+        let trigger = Trigger {
+            event: Event::Barrier1,
+            count: 1,
+            delay: Duration::ZERO,
+        };
         request(&memory, &machine, &strike, InnerFault::WildWrite, None).unwrap();
-        request(&memory, &machine, &strike, InnerFault::WildWrite, Some(trigger)).unwrap();
+        request(
+            &memory,
+            &machine,
+            &strike,
+            InnerFault::WildWrite,
+            Some(trigger),
+        )
+        .unwrap();
         let at = part(machine.public(1), FAULT_OFFSET);
         assert_eq!(memory.read_u32(at).unwrap(), 2);
-        assert_eq!(memory.read_u32(field(at, 4)).unwrap(), InnerFault::WildWrite as u32);
+        assert_eq!(
+            memory.read_u32(field(at, 4)).unwrap(),
+            InnerFault::WildWrite as u32
+        );
         assert_eq!(memory.read_u64(field(at, 8)).unwrap(), 256);
         let event = field(at, offset_of!(FaultRequest, after_event));
         assert_eq!(memory.read_u32(event).unwrap(), Event::Barrier1 as u32);

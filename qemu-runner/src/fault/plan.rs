@@ -42,7 +42,15 @@ impl Strike {
     /// A strike at a cell with everything else by default.
     pub fn new(fault: Fault, cell: usize) -> Self {
         let argument = fault.entry().argument.map_or(0, |(_, default)| default);
-        Self { fault, cell, cpu_index: 0, argument, seed: 1, area: Area::Image, thaw: None }
+        Self {
+            fault,
+            cell,
+            cpu_index: 0,
+            argument,
+            seed: 1,
+            area: Area::Image,
+            thaw: None,
+        }
     }
 
     /// What must come of it. A frozen CPU that goes on may have been missed by nobody.
@@ -89,7 +97,10 @@ impl Trigger {
 /// # Errors
 /// Says which there are.
 pub fn parse_event(name: &str) -> std::result::Result<Event, String> {
-    let found = Event::ALL.iter().copied().find(|event| event.name() == name);
+    let found = Event::ALL
+        .iter()
+        .copied()
+        .find(|event| event.name() == name);
     found.ok_or_else(|| {
         let names: Vec<&str> = Event::ALL.iter().map(|event| event.name()).collect();
         format!("no event \"{name}\"; there are {}", names.join(", "))
@@ -113,7 +124,12 @@ impl Plan {
     /// One fault after half a second of work.
     pub fn single(strike: Strike) -> Self {
         let (at, bound) = (Duration::from_millis(500), Duration::from_secs(30));
-        Self { at, first: strike, second: None, bound }
+        Self {
+            at,
+            first: strike,
+            second: None,
+            bound,
+        }
     }
 
     /// All strikes in order.
@@ -129,7 +145,9 @@ impl Plan {
         match self.strikes().find(|strike| strike.cell >= cells) {
             Some(strike) => {
                 let (cell, last) = (strike.cell, cells - 1);
-                Err(Error::Usage(format!("there is no cell {cell}: the last is cell {last}")))
+                Err(Error::Usage(format!(
+                    "there is no cell {cell}: the last is cell {last}"
+                )))
             }
             None => Ok(()),
         }

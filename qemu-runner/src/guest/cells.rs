@@ -131,7 +131,10 @@ impl Workload {
     }
 
     fn sum(&self, part: impl Fn(&Account) -> u64) -> u64 {
-        self.operations.iter().map(part).fold(0, u64::saturating_add)
+        self.operations
+            .iter()
+            .map(part)
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -158,7 +161,10 @@ pub fn epitaph(memory: &GuestMemory, public: PhysicalAddress) -> Result<Option<(
     let mut text = vec![0; length];
     memory.read(field(epitaph, offset_of!(Epitaph, text)), &mut text)?;
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let text = String::from_utf8_lossy(&text).chars().map(printable).collect();
+    let text = String::from_utf8_lossy(&text)
+        .chars()
+        .map(printable)
+        .collect();
     Ok(Some((word(offset_of!(Epitaph, incarnation))?, text)))
 }
 
@@ -176,8 +182,12 @@ mod tests {
         let at = part(PUBLIC, EPITAPH_OFFSET);
         assert_eq!(epitaph(&memory, PUBLIC).unwrap(), None);
         memory.write_u32(at, 1).unwrap();
-        memory.write_u32(field(at, offset_of!(Epitaph, length)), u32::MAX).unwrap();
-        memory.write(field(at, offset_of!(Epitaph, text)), b"out\nof").unwrap();
+        memory
+            .write_u32(field(at, offset_of!(Epitaph, length)), u32::MAX)
+            .unwrap();
+        memory
+            .write(field(at, offset_of!(Epitaph, text)), b"out\nof")
+            .unwrap();
         let (_, text) = epitaph(&memory, PUBLIC).unwrap().unwrap();
         assert_eq!(text.len(), EPITAPH_BYTES);
         assert!(text.starts_with("out of"));

@@ -34,7 +34,10 @@ impl GuestClock {
     /// Nothing learnt yet, of `cells` cells.
     pub fn new(cells: usize) -> Self {
         let cells = (0..cells).map(|_| Tracker::default()).collect();
-        Self { origin: Instant::now(), cells }
+        Self {
+            origin: Instant::now(),
+            cells,
+        }
     }
 
     /// Learns from the newest tick times of the cells, read at `host`.
@@ -47,7 +50,8 @@ impl GuestClock {
             }
             if tick != cell.newest && tick != 0 {
                 cell.newest = tick;
-                cell.differences.push_back((host, elapsed - i128::from(tick)));
+                cell.differences
+                    .push_back((host, elapsed - i128::from(tick)));
             }
         }
     }
@@ -62,7 +66,12 @@ impl GuestClock {
     /// The guest's time at `host`, in nanoseconds; the newest tick if nothing else is known.
     pub fn at(&self, host: Instant) -> u64 {
         let elapsed = host.saturating_duration_since(self.origin).as_nanos() as i128;
-        let least = |cell: &Tracker| cell.differences.iter().map(|&(_, difference)| difference).min();
+        let least = |cell: &Tracker| {
+            cell.differences
+                .iter()
+                .map(|&(_, difference)| difference)
+                .min()
+        };
         let estimates = self.cells.iter().filter_map(least);
         let estimates = estimates.map(|least| u64::try_from(elapsed - least).unwrap_or(0));
         lower_median(estimates.collect())

@@ -80,12 +80,20 @@ impl MachineView {
         let clock = field(base, offset_of!(MachineRecord, clock));
         let clock = Clock {
             start_cycles: memory.read_u64(field(clock, offset_of!(Clock, start_cycles)))?,
-            cycles_per_second: memory.read_u64(field(clock, offset_of!(Clock, cycles_per_second)))?,
+            cycles_per_second: memory
+                .read_u64(field(clock, offset_of!(Clock, cycles_per_second)))?,
         };
-        let regions: Result<Vec<FrameRange>> =
-            (0..cells).map(|cell| read_region(memory, entry_of(base, cell))).collect();
+        let regions: Result<Vec<FrameRange>> = (0..cells)
+            .map(|cell| read_region(memory, entry_of(base, cell)))
+            .collect();
         let back_end = back_end.ok_or_else(|| nonsense("an unknown back end".into()))?;
-        Ok(Some(Self { base, back_end, regions: regions?, cpus, clock }))
+        Ok(Some(Self {
+            base,
+            back_end,
+            regions: regions?,
+            cpus,
+            clock,
+        }))
     }
 
     /// How many cells.
@@ -135,7 +143,8 @@ impl MachineView {
     /// # Errors
     /// See [`GuestMemory::read`].
     pub fn cpus_of(&self, memory: &GuestMemory, cell: usize) -> Result<Vec<CpuStatus>> {
-        let cpus: Result<Vec<CpuStatus>> = (0..self.cpus).map(|cpu| self.cpu(memory, cpu)).collect();
+        let cpus: Result<Vec<CpuStatus>> =
+            (0..self.cpus).map(|cpu| self.cpu(memory, cpu)).collect();
         Ok(cpus?.into_iter().filter(|cpu| cpu.cell == cell).collect())
     }
 
@@ -174,19 +183,26 @@ impl MachineView {
 }
 
 const fn entry_of(base: PhysicalAddress, cell: usize) -> PhysicalAddress {
-    field(base, offset_of!(MachineRecord, cells) + cell * size_of::<CellEntry>())
+    field(
+        base,
+        offset_of!(MachineRecord, cells) + cell * size_of::<CellEntry>(),
+    )
 }
 
 fn read_region(memory: &GuestMemory, entry: PhysicalAddress) -> Result<FrameRange> {
     let region = field(entry, offset_of!(CellEntry, region));
     let start = memory.read_u64(field(region, offset_of!(FrameRange, start)))?;
     let end = memory.read_u64(field(region, offset_of!(FrameRange, end)))?;
-    let range = end.checked_sub(start).and_then(|count| FrameRange::new(Frame(start), count));
+    let range = end
+        .checked_sub(start)
+        .and_then(|count| FrameRange::new(Frame(start), count));
     let fits = |range: &FrameRange| {
         let bytes = range.len() * cell::PAGE_SIZE;
         bytes > PUBLIC_SIZE && memory.contains(range.start.start(), bytes)
     };
-    range.filter(fits).ok_or_else(|| nonsense(format!("a region of frames {start:#x} to {end:#x}")))
+    range
+        .filter(fits)
+        .ok_or_else(|| nonsense(format!("a region of frames {start:#x} to {end:#x}")))
 }
 
 fn nonsense(what: String) -> Error {
@@ -222,9 +238,14 @@ pub(crate) mod tests {
             let entry = offset_of!(MachineRecord, cpus) + cpu as usize * size_of::<CpuEntry>();
             put(entry + offset_of!(CpuEntry, cell), cpu / 2);
             put(entry + offset_of!(CpuEntry, apic_id), cpu);
-            put(entry + offset_of!(CpuEntry, state), CpuState::Running as u32);
+            put(
+                entry + offset_of!(CpuEntry, state),
+                CpuState::Running as u32,
+            );
         }
-        memory.write_u64(field(BASE, offset_of!(MachineRecord, magic)), MAGIC).unwrap();
+        memory
+            .write_u64(field(BASE, offset_of!(MachineRecord, magic)), MAGIC)
+            .unwrap();
         (memory, BASE)
     }
 
@@ -232,7 +253,10 @@ pub(crate) mod tests {
     fn a_record_is_read_as_written() {
         let (memory, base) = synthetic();
         let view = MachineView::read(&memory, base).unwrap().unwrap();
-        assert_eq!((view.cells(), view.cpus, view.back_end), (2, 4, BackEnd::Npt));
+        assert_eq!(
+            (view.cells(), view.cpus, view.back_end),
+            (2, 4, BackEnd::Npt)
+        );
         assert_eq!(view.public(1), PhysicalAddress(24 << 20));
         assert_eq!(view.cell(&memory, 1).unwrap().state, CellState::Live);
         let cpus = view.cpus_of(&memory, 1).unwrap();

@@ -37,7 +37,8 @@ impl GuestMemory {
     pub fn create(path: &Path, bytes: u64) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.context(|| format!("opening {}", path.display()))?;
-        file.set_len(bytes).context(|| format!("sizing {}", path.display()))?;
+        file.set_len(bytes)
+            .context(|| format!("sizing {}", path.display()))?;
         Ok(Self { file, bytes })
     }
 
@@ -59,7 +60,11 @@ impl GuestMemory {
     /// The offset in the file of `length` bytes that lie together.
     fn offset(&self, at: PhysicalAddress, length: u64) -> Option<u64> {
         let end = at.0.checked_add(length)?;
-        let low = if self.bytes >= SPLIT_FROM { SPLIT_LOW } else { self.bytes };
+        let low = if self.bytes >= SPLIT_FROM {
+            SPLIT_LOW
+        } else {
+            self.bytes
+        };
         if end <= low {
             return Some(at.0);
         }
@@ -78,7 +83,9 @@ impl GuestMemory {
     /// [`Error::Guest`] if they are not memory, [`Error::Host`] if the file cannot be read.
     pub fn read(&self, at: PhysicalAddress, buffer: &mut [u8]) -> Result<()> {
         let offset = self.checked(at, buffer.len())?;
-        self.file.read_exact_at(buffer, offset).context(|| format!("reading memory at {at:?}"))
+        self.file
+            .read_exact_at(buffer, offset)
+            .context(|| format!("reading memory at {at:?}"))
     }
 
     /// Reads a 32-bit word.
@@ -107,7 +114,9 @@ impl GuestMemory {
     /// See [`Self::read`].
     pub fn write(&self, at: PhysicalAddress, bytes: &[u8]) -> Result<()> {
         let offset = self.checked(at, bytes.len())?;
-        self.file.write_all_at(bytes, offset).context(|| format!("writing memory at {at:?}"))
+        self.file
+            .write_all_at(bytes, offset)
+            .context(|| format!("writing memory at {at:?}"))
     }
 
     /// Writes a 32-bit word.
@@ -155,9 +164,18 @@ pub(crate) mod tests {
     #[test]
     fn large_memory_goes_on_above_the_hole() {
         let memory = memory(4 << 30);
-        assert_eq!(memory.offset(PhysicalAddress(0x7fff_f000), 4096), Some(0x7fff_f000));
+        assert_eq!(
+            memory.offset(PhysicalAddress(0x7fff_f000), 4096),
+            Some(0x7fff_f000)
+        );
         assert_eq!(memory.offset(PhysicalAddress(0x8000_0000), 1), None);
-        assert_eq!(memory.offset(PhysicalAddress(1 << 32), 8), Some(0x8000_0000));
-        assert_eq!(memory.offset(PhysicalAddress((1 << 32) + (2 << 30)), 1), None);
+        assert_eq!(
+            memory.offset(PhysicalAddress(1 << 32), 8),
+            Some(0x8000_0000)
+        );
+        assert_eq!(
+            memory.offset(PhysicalAddress((1 << 32) + (2 << 30)), 1),
+            None
+        );
     }
 }

@@ -17,9 +17,13 @@ use crate::error::{Context, Error, Result};
 pub fn physical_address(monitor: &Path, symbol: &str) -> Result<PhysicalAddress> {
     let data = read(monitor)?;
     let elf = parse(monitor, &data)?;
-    let found = elf.symbols().find(|candidate| candidate.name() == Ok(symbol));
+    let found = elf
+        .symbols()
+        .find(|candidate| candidate.name() == Ok(symbol));
     let missing = || Error::Guest(format!("{} has no symbol {symbol}", monitor.display()));
-    found.map(|symbol| PhysicalAddress(symbol.address())).ok_or_else(missing)
+    found
+        .map(|symbol| PhysicalAddress(symbol.address()))
+        .ok_or_else(missing)
 }
 
 /// A loaded part of the cell kernel's image, as the ELF file has it.
@@ -44,7 +48,11 @@ pub fn segments(image: &Path) -> Result<Vec<Segment>> {
         .segments()
         .filter_map(|segment| {
             let content = segment.data().ok()?.to_vec();
-            Some(Segment { address: segment.address(), size: segment.size(), content })
+            Some(Segment {
+                address: segment.address(),
+                size: segment.size(),
+                content,
+            })
         })
         .collect();
     segments.sort_by_key(|segment| segment.address);

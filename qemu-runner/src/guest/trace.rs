@@ -62,12 +62,20 @@ impl RingReader {
     const fn cell(cell: usize, public: PhysicalAddress) -> Self {
         let ring = part(public, TRACE_OFFSET);
         let (written, slots) = (CellTrace::WRITTEN_OFFSET, CellTrace::SLOTS_OFFSET);
-        Self::new(Source::Cell(cell), field(ring, written), field(ring, slots), TRACE_RECORDS)
+        Self::new(
+            Source::Cell(cell),
+            field(ring, written),
+            field(ring, slots),
+            TRACE_RECORDS,
+        )
     }
 
     const fn monitor(ring: PhysicalAddress) -> Self {
         type Ring = TraceRing<MONITOR_TRACE_RECORDS>;
-        let (written, slots) = (field(ring, Ring::WRITTEN_OFFSET), field(ring, Ring::SLOTS_OFFSET));
+        let (written, slots) = (
+            field(ring, Ring::WRITTEN_OFFSET),
+            field(ring, Ring::SLOTS_OFFSET),
+        );
         Self::new(Source::Monitor, written, slots, MONITOR_TRACE_RECORDS)
     }
 
@@ -77,7 +85,15 @@ impl RingReader {
         slots: PhysicalAddress,
         records: usize,
     ) -> Self {
-        Self { source, written, slots, records: records as u64, next: 0, waited: 0, lost: 0 }
+        Self {
+            source,
+            written,
+            slots,
+            records: records as u64,
+            next: 0,
+            waited: 0,
+            lost: 0,
+        }
     }
 
     fn poll(&mut self, memory: &GuestMemory, out: &mut Vec<Observed>) -> Result<()> {
@@ -132,7 +148,9 @@ impl RingReader {
 fn words(slot: &[u8]) -> [u64; 4] {
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(slot.chunks_exact(8)) {
-        *word = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        *word = bytes
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
     }
     words
 }
@@ -148,7 +166,9 @@ impl TraceReader {
     pub fn new(machine: &MachineView) -> Self {
         let cells = (0..machine.cells()).map(|cell| RingReader::cell(cell, machine.public(cell)));
         let monitor = RingReader::monitor(machine.monitor_trace());
-        Self { rings: cells.chain([monitor]).collect() }
+        Self {
+            rings: cells.chain([monitor]).collect(),
+        }
     }
 
     /// The records written since the last call, by time.
@@ -186,7 +206,9 @@ mod tests {
         // The cell that it names is not the one whose ring it lies in.
         let head = u64::from(event) | 7 << 16 | 9 << 24 | (number + 1) << 32;
         memory.write_u64(field(slot, 8), head).unwrap();
-        memory.write_u64(field(ring, CellTrace::WRITTEN_OFFSET), number + 1).unwrap();
+        memory
+            .write_u64(field(ring, CellTrace::WRITTEN_OFFSET), number + 1)
+            .unwrap();
     }
 
     fn poll(reader: &mut RingReader, memory: &GuestMemory) -> Vec<Observed> {
@@ -212,7 +234,10 @@ mod tests {
         let mut reader = RingReader::cell(0, PUBLIC);
         put(&memory, 1, Event::Hint as u16);
         for _ in 0..PATIENCE {
-            assert!(poll(&mut reader, &memory).is_empty(), "record 0 is not there yet");
+            assert!(
+                poll(&mut reader, &memory).is_empty(),
+                "record 0 is not there yet"
+            );
         }
         assert_eq!(poll(&mut reader, &memory).len(), 1);
         assert_eq!(reader.lost, 1);
@@ -223,11 +248,15 @@ mod tests {
         let memory = memory(4 << 20);
         let mut reader = RingReader::cell(0, PUBLIC);
         let ring = part(PUBLIC, TRACE_OFFSET);
-        memory.write_u64(field(ring, CellTrace::WRITTEN_OFFSET), u64::MAX).unwrap();
+        memory
+            .write_u64(field(ring, CellTrace::WRITTEN_OFFSET), u64::MAX)
+            .unwrap();
         reader.waited = PATIENCE;
         assert!(poll(&mut reader, &memory).is_empty());
         assert_eq!(reader.next, u64::MAX - TRACE_RECORDS as u64 + 1);
-        memory.write_u64(field(ring, CellTrace::WRITTEN_OFFSET), 0).unwrap();
+        memory
+            .write_u64(field(ring, CellTrace::WRITTEN_OFFSET), 0)
+            .unwrap();
         put(&memory, 0, Event::Hint as u16);
         assert_eq!(poll(&mut reader, &memory).len(), 1);
     }

@@ -42,7 +42,10 @@ impl Default for Machine {
 impl Machine {
     /// The boot parameters as one line.
     pub fn boot_line(&self) -> String {
-        let line = format!("cells={} firewall={} {}", self.cells, self.firewall, self.append);
+        let line = format!(
+            "cells={} firewall={} {}",
+            self.cells, self.firewall, self.append
+        );
         line.trim_end().to_string()
     }
 
@@ -57,7 +60,9 @@ impl Machine {
         let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
         if self.memory < needed {
             let (cells, needed) = (self.cells, needed >> 20);
-            return Err(Error::Usage(format!("{cells} cells need at least {needed} MiB of memory")));
+            return Err(Error::Usage(format!(
+                "{cells} cells need at least {needed} MiB of memory"
+            )));
         }
         if !self.memory.is_multiple_of(1 << 20) {
             return Err(Error::Usage("memory must be whole MiB".into()));
@@ -114,15 +119,27 @@ pub fn arguments(
     add("cpu", model.into());
     add("smp", machine.cpus.to_string());
     add("m", format!("{mib}M"));
-    let backend = format!("memory-backend-file,id=ram,size={mib}M,mem-path={}", ram.display());
+    let backend = format!(
+        "memory-backend-file,id=ram,size={mib}M,mem-path={}",
+        ram.display()
+    );
     add("object", format!("{backend},share=on"));
-    add("kernel", directory.join("hive-monitor").display().to_string());
-    add("initrd", directory.join("hive-kernel").display().to_string());
+    add(
+        "kernel",
+        directory.join("hive-monitor").display().to_string(),
+    );
+    add(
+        "initrd",
+        directory.join("hive-kernel").display().to_string(),
+    );
     add("append", machine.boot_line());
     add("display", "none".into());
     add("serial", serial);
     add("device", "isa-debug-exit,iobase=0xf4,iosize=4".into());
-    add("action", format!("reboot=shutdown,shutdown={shutdown},panic=none,watchdog=none"));
+    add(
+        "action",
+        format!("reboot=shutdown,shutdown={shutdown},panic=none,watchdog=none"),
+    );
     add("qmp", socket("qmp"));
     add("qtest", socket("qtest"));
     add("qtest-log", "none".into());
@@ -139,10 +156,25 @@ mod tests {
     fn impossible_machines_are_refused_before_anything_boots() {
         let refused = |machine: Machine| machine.check().is_err_and(|error| error.exit_code() == 2);
         assert!(Machine::default().check().is_ok());
-        assert!(refused(Machine { cells: 9, ..Machine::default() }));
-        assert!(refused(Machine { cells: 0, ..Machine::default() }));
-        assert!(refused(Machine { memory: 64 << 20, ..Machine::default() }));
-        assert!(refused(Machine { append: "tick=1".into(), ..Machine::default() }));
-        assert!(refused(Machine { append: "cells=4".into(), ..Machine::default() }));
+        assert!(refused(Machine {
+            cells: 9,
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            cells: 0,
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            memory: 64 << 20,
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            append: "tick=1".into(),
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            append: "cells=4".into(),
+            ..Machine::default()
+        }));
     }
 }

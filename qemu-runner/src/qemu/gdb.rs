@@ -58,7 +58,12 @@ impl Gdb {
     /// [`Error::Channel`].
     pub fn connect(path: &Path, cpus: u32) -> Result<Self> {
         let stream = connect(CHANNEL, path)?;
-        let mut gdb = Self { stream, buffer: Vec::new(), cpus, frozen: BTreeSet::new() };
+        let mut gdb = Self {
+            stream,
+            buffer: Vec::new(),
+            cpus,
+            frozen: BTreeSet::new(),
+        };
         // The stub reports the stop that the connection caused before it is asked anything.
         gdb.receive(ANSWER_LIMIT)?;
         gdb.request("qSupported:multiprocess+;vContSupported+")?;
@@ -123,7 +128,9 @@ impl Gdb {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).map_err(|source| error(source.to_string()))
+        self.stream
+            .write_all(bytes)
+            .map_err(|source| error(source.to_string()))
     }
 
     fn receive(&mut self, limit: Duration) -> Result<String> {
@@ -213,7 +220,10 @@ impl BusAccess for Gdb {
 }
 
 fn error(problem: String) -> Error {
-    Error::Channel { channel: CHANNEL, problem }
+    Error::Channel {
+        channel: CHANNEL,
+        problem,
+    }
 }
 
 fn checksum(bytes: &[u8]) -> u8 {
@@ -226,7 +236,9 @@ fn continue_command(cpus: u32, frozen: &BTreeSet<u32>) -> String {
         return "vCont;c".into();
     }
     let running = (0..cpus).filter(|cpu| !frozen.contains(cpu));
-    running.fold("vCont".to_string(), |line, cpu| format!("{line};c:p1.{:x}", cpu + 1))
+    running.fold("vCont".to_string(), |line, cpu| {
+        format!("{line};c:p1.{:x}", cpu + 1)
+    })
 }
 
 /// Takes the first whole packet out of the buffer, past acknowledgements.

@@ -40,13 +40,19 @@ pub struct Installation {
 /// Searches the path.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+    env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Finds QEMU and asks for its version.
 pub fn find() -> Option<Installation> {
     let path = on_path(PROGRAM)?;
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let output = Command::new(&path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     let version = parse_version(&String::from_utf8_lossy(&output.stdout))?;
     Some(Installation { path, version })
 }
@@ -55,7 +61,10 @@ fn parse_version(text: &str) -> Option<Version> {
     let numbers = text.split_once("version ")?.1;
     let mut parts = numbers.split(|c: char| !c.is_ascii_digit());
     let mut next = || parts.next()?.parse().ok();
-    Some(Version { major: next()?, minor: next()? })
+    Some(Version {
+        major: next()?,
+        minor: next()?,
+    })
 }
 
 /// Finds QEMU, installing it first where it is missing and that is possible.
@@ -93,12 +102,20 @@ fn distribution() -> Option<String> {
         let line = text.lines().find_map(|line| line.strip_prefix(key))?;
         Some(line.trim_matches('"').to_string())
     };
-    let known = |id: &String| matches!(id.as_str(), "debian" | "ubuntu" | "fedora" | "arch" | "alpine");
+    let known = |id: &String| {
+        matches!(
+            id.as_str(),
+            "debian" | "ubuntu" | "fedora" | "arch" | "alpine"
+        )
+    };
     let like = || {
         let likes = word("ID_LIKE=")?;
         likes.split(' ').map(String::from).find(known)
     };
-    word("ID=").filter(known).or_else(like).or_else(|| word("ID="))
+    word("ID=")
+        .filter(known)
+        .or_else(like)
+        .or_else(|| word("ID="))
 }
 
 /// Installs QEMU by apt-get, on Debian and Ubuntu, as root or through a sudo that asks for no password.
@@ -115,13 +132,21 @@ pub fn install() -> Result<Installation> {
     } else if sudo_without_password() {
         &["sudo", "-n"]
     } else {
-        return Err(by_hand("not found, and neither root nor sudo without a password is available"));
+        return Err(by_hand(
+            "not found, and neither root nor sudo without a password is available",
+        ));
     };
     eprintln!("QEMU is missing: installing the package qemu-system-x86 by apt-get");
     let update = apt(prefix, &["update", "-q"])?;
     let install = apt(
         prefix,
-        &["install", "-y", "-q", "--no-install-recommends", "qemu-system-x86"],
+        &[
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "qemu-system-x86",
+        ],
     )?;
     match (install, find()) {
         (true, Some(found)) => Ok(found),
@@ -132,12 +157,17 @@ pub fn install() -> Result<Installation> {
 
 fn sudo_without_password() -> bool {
     let mut sudo = Command::new("sudo");
-    sudo.args(["-n", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    sudo.args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     sudo.status().is_ok_and(|status| status.success())
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Result<bool> {
-    let mut words = prefix.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut words = prefix
+        .iter()
+        .chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     let program = words.next().copied().unwrap_or("apt-get");
     let status = Command::new(program)
         .args(words)
@@ -171,7 +201,11 @@ impl Accelerator {
     /// KVM where it can run this, else TCG. A `/dev/kvm` that opens is not enough: without `vmx` or `svm`
     /// it may be an instruction emulator that stops at the first SSE instruction.
     pub fn choose() -> Self {
-        if processor_virtualizes() && kvm_opens() { Self::Kvm } else { Self::Tcg }
+        if processor_virtualizes() && kvm_opens() {
+            Self::Kvm
+        } else {
+            Self::Tcg
+        }
     }
 }
 
@@ -179,12 +213,19 @@ impl Accelerator {
 pub fn processor_virtualizes() -> bool {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| line.split_whitespace().any(|flag| flag == "svm" || flag == "vmx"))
+    flags.is_some_and(|line| {
+        line.split_whitespace()
+            .any(|flag| flag == "svm" || flag == "vmx")
+    })
 }
 
 /// Whether `/dev/kvm` opens.
 pub fn kvm_opens() -> bool {
-    fs::OpenOptions::new().read(true).write(true).open(Path::new("/dev/kvm")).is_ok()
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(Path::new("/dev/kvm"))
+        .is_ok()
 }
 
 #[cfg(test)]
@@ -195,7 +236,12 @@ mod tests {
     fn versions_are_read_and_ordered() {
         let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
         assert_eq!(parse_version(debian), Some(Version { major: 7, minor: 2 }));
-        assert!(Version { major: 10, minor: 0 } > OLDEST);
+        assert!(
+            Version {
+                major: 10,
+                minor: 0
+            } > OLDEST
+        );
         assert!(Version { major: 6, minor: 9 } < OLDEST);
         assert_eq!(parse_version("qemu"), None);
     }

@@ -24,7 +24,10 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 pub fn connect(channel: &'static str, path: &Path) -> Result<UnixStream> {
     let attempt = || Ok(UnixStream::connect(path).ok());
     let stream = interrupt::wait_for(ANSWER_LIMIT, Duration::from_millis(5), attempt)?;
-    stream.ok_or_else(|| Error::Channel { channel, problem: "QEMU does not listen".into() })
+    stream.ok_or_else(|| Error::Channel {
+        channel,
+        problem: "QEMU does not listen".into(),
+    })
 }
 
 /// A connection that carries lines.
@@ -38,12 +41,19 @@ pub struct Lines {
 impl Lines {
     /// Takes a connected stream.
     pub const fn new(channel: &'static str, stream: UnixStream) -> Self {
-        Self { channel, stream, buffer: Vec::new() }
+        Self {
+            channel,
+            stream,
+            buffer: Vec::new(),
+        }
     }
 
     /// An error of this channel.
     pub fn error(&self, problem: impl Into<String>) -> Error {
-        Error::Channel { channel: self.channel, problem: problem.into() }
+        Error::Channel {
+            channel: self.channel,
+            problem: problem.into(),
+        }
     }
 
     /// Sends a line.
@@ -105,10 +115,16 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut lines = Lines::new("test", ours);
         theirs.write_all(b"first\nsec").unwrap();
-        assert_eq!(lines.receive(Duration::from_secs(1)).unwrap().as_deref(), Some("first"));
+        assert_eq!(
+            lines.receive(Duration::from_secs(1)).unwrap().as_deref(),
+            Some("first")
+        );
         assert_eq!(lines.receive(Duration::from_millis(1)).unwrap(), None);
         theirs.write_all(b"ond\r\n").unwrap();
-        assert_eq!(lines.receive(Duration::from_secs(1)).unwrap().as_deref(), Some("second"));
+        assert_eq!(
+            lines.receive(Duration::from_secs(1)).unwrap().as_deref(),
+            Some("second")
+        );
         drop(theirs);
         assert!(lines.receive(Duration::from_secs(1)).is_err());
     }

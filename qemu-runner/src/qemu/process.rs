@@ -86,13 +86,21 @@ impl Qemu {
         ));
         if launch.serial == Serial::Log {
             // A group of its own keeps the terminal's Ctrl-C for the runner; the console needs the terminal itself.
-            command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+            command
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null());
             let log = File::create(directory.path.join("qemu.log"));
             command.stderr(log.context(|| "creating qemu.log".into())?);
         }
         let child = command.spawn().context(|| "starting QEMU".into())?;
         let cpus = launch.machine.cpus as u32;
-        let mut qemu = Self { child, directory, memory, cpus };
+        let mut qemu = Self {
+            child,
+            directory,
+            memory,
+            cpus,
+        };
         let qmp = qemu.qmp().map_err(|error| qemu.explain(error))?;
         qemu.directory.forget_memory();
         Ok((qemu, qmp))
@@ -202,13 +210,19 @@ impl Directory {
         let temporary = short_temporary_directory()?;
         let path = temporary.path().to_path_buf();
         // Short names without spaces, whatever the path of the workspace looks like.
-        for (image, name) in
-            [(&launch.images.monitor, "hive-monitor"), (&launch.images.kernel, "hive-kernel")]
-        {
+        for (image, name) in [
+            (&launch.images.monitor, "hive-monitor"),
+            (&launch.images.kernel, "hive-kernel"),
+        ] {
             symlink(image, path.join(name)).context(|| format!("linking {name}"))?;
         }
         let ram = memory_path(&path, launch)?;
-        Ok(Self { path, ram, keep: launch.keep, temporary: Some(temporary) })
+        Ok(Self {
+            path,
+            ram,
+            keep: launch.keep,
+            temporary: Some(temporary),
+        })
     }
 
     /// Takes the name away from the guest's memory, which stays while somebody has it open.
@@ -223,7 +237,11 @@ impl Drop for Directory {
     fn drop(&mut self) {
         self.forget_memory();
         if let (Keep::Directory, Some(temporary)) = (self.keep, self.temporary.take()) {
-            eprintln!("kept: {} (memory: {})", temporary.keep().display(), self.ram.display());
+            eprintln!(
+                "kept: {} (memory: {})",
+                temporary.keep().display(),
+                self.ram.display()
+            );
         }
     }
 }

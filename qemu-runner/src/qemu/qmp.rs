@@ -53,8 +53,10 @@ impl Qmp {
     /// # Errors
     /// [`crate::error::Error::Channel`].
     pub fn connect(path: &Path) -> Result<Self> {
-        let mut qmp =
-            Self { lines: Lines::new(CHANNEL, connect(CHANNEL, path)?), events: VecDeque::new() };
+        let mut qmp = Self {
+            lines: Lines::new(CHANNEL, connect(CHANNEL, path)?),
+            events: VecDeque::new(),
+        };
         let greeting = qmp.lines.receive(ANSWER_LIMIT)?;
         if !greeting.is_some_and(|line| line.contains("\"QMP\"")) {
             return Err(qmp.lines.error("no greeting"));
@@ -124,10 +126,20 @@ impl Qmp {
 
 impl MachineCheckInjector for Qmp {
     fn machine_check(&mut self, check: MachineCheck) -> Result<()> {
-        let MachineCheck { cpu, bank, status, mcg_status, address } = check;
+        let MachineCheck {
+            cpu,
+            bank,
+            status,
+            mcg_status,
+            address,
+        } = check;
         let line = format!("mce {cpu} {bank} {status:#x} {mcg_status:#x} {address:#x} 0x8c");
         let complaint = self.human(&line)?;
-        if complaint.is_empty() { Ok(()) } else { Err(self.lines.error(complaint)) }
+        if complaint.is_empty() {
+            Ok(())
+        } else {
+            Err(self.lines.error(complaint))
+        }
     }
 }
 
@@ -149,12 +161,17 @@ mod tests {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut line = String::new();
             stream.write_all(b"{\"QMP\": {}}\r\n").unwrap();
-            for answer in ["{\"return\": {}}\n", "{\"event\": \"STOP\"}\n{\"return\": \"hi\\r\\n\"}\n"] {
+            for answer in [
+                "{\"return\": {}}\n",
+                "{\"event\": \"STOP\"}\n{\"return\": \"hi\\r\\n\"}\n",
+            ] {
                 reader.read_line(&mut line).unwrap();
                 stream.write_all(answer.as_bytes()).unwrap();
             }
             reader.read_line(&mut line).unwrap();
-            stream.write_all(b"{\"error\": {\"desc\": \"no\"}}\n").unwrap();
+            stream
+                .write_all(b"{\"error\": {\"desc\": \"no\"}}\n")
+                .unwrap();
         });
         let mut qmp = Qmp::connect(&path).unwrap();
         assert_eq!(qmp.human("info").unwrap(), "hi");

@@ -57,7 +57,10 @@ impl<T: BusAccess> InterruptInjector for T {
             Delivery::Nmi => 0x400,
             Delivery::Init => 0x500,
         };
-        self.write_bus(MESSAGE_ADDRESS + (u64::from(apic_id) << 12), &message.to_le_bytes())
+        self.write_bus(
+            MESSAGE_ADDRESS + (u64::from(apic_id) << 12),
+            &message.to_le_bytes(),
+        )
     }
 }
 
@@ -73,7 +76,9 @@ impl Qtest {
     /// # Errors
     /// [`crate::error::Error::Channel`].
     pub fn connect(path: &Path) -> Result<Self> {
-        Ok(Self { lines: Lines::new(CHANNEL, connect(CHANNEL, path)?) })
+        Ok(Self {
+            lines: Lines::new(CHANNEL, connect(CHANNEL, path)?),
+        })
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
@@ -127,10 +132,12 @@ impl BusAccess for Qtest {
 
 /// Two digits per byte.
 pub(super) fn encode_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        text.push_str(&format!("{byte:02x}"));
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            text.push_str(&format!("{byte:02x}"));
+            text
+        })
 }
 
 /// The bytes of pairs of digits, with or without `0x`; `None` for anything else.
@@ -175,7 +182,8 @@ mod tests {
     #[test]
     fn interrupts_are_messages_to_one_local_apic() {
         let mut bus = Recorder::default();
-        bus.interrupt(3, Delivery::Init).expect("the recorder takes everything");
+        bus.interrupt(3, Delivery::Init)
+            .expect("the recorder takes everything");
         assert_eq!(bus.0, [(0xfee0_3000, vec![0x00, 0x05, 0x00, 0x00])]);
     }
 }

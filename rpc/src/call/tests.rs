@@ -1,5 +1,7 @@
 //! Calls that end in every way.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::*;
 use crate::testing::cell;
 use cell::Incarnation;
@@ -65,7 +67,7 @@ fn deadlines_tell_sent_from_unsent() {
     let mut ended = vec![];
     table.expire(Instant(9), |_| panic!("too early"));
     table.expire(Instant(10), |end| {
-        ended.push((end.peer.index(), end.outcome))
+        ended.push((end.peer.index(), end.outcome));
     });
     assert_eq!(ended, [(1, Outcome::TimedOut), (2, Outcome::Refused)]);
     assert_eq!(table.complete(&reply(sent.number(), 1)), Completion::Late);

@@ -1,5 +1,7 @@
 //! Endpoints of two cells in one address space.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::*;
 use crate::layout::SLOTS;
 use crate::testing::{CellMemory, HostLocking, cell, send_null};
@@ -83,7 +85,7 @@ fn a_cell_that_is_forgotten_and_admitted_again_goes_on_where_it_was() {
     let (caller, server) = (memory[0].endpoint(0, 1), memory[1].endpoint(1, 1));
     let (to_server, to_caller) = (memory[1].lane_for(0), memory[0].lane_for(1));
     admit_each_other([&caller, &server]);
-    send_null(&caller, 1, 1, &to_server).unwrap();
+    _ = send_null(&caller, 1, 1, &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [1]);
     caller.forget(cell(1));
     server.forget(cell(0));
@@ -93,7 +95,7 @@ fn a_cell_that_is_forgotten_and_admitted_again_goes_on_where_it_was() {
     );
     assert!(!server.has_message(cell(0), &to_caller));
     admit_each_other([&caller, &server]);
-    send_null(&caller, 1, 3, &to_server).unwrap();
+    _ = send_null(&caller, 1, 3, &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [3]);
     assert_eq!(server.statistics(cell(0)).received.lost, 0);
 }
@@ -112,12 +114,11 @@ fn a_new_life_starts_afresh_on_both_sides() {
         let old = server_memory.endpoint(1, 1);
         admit_each_other([&caller, &old]);
         for call in 0..5 {
-            send_null(&caller, 1, call, &server_memory.lane_for(0)).unwrap();
-            send_null(&old, 0, call, &to_caller).unwrap();
+            _ = send_null(&caller, 1, call, &server_memory.lane_for(0)).unwrap();
+            _ = send_null(&old, 0, call, &to_caller).unwrap();
         }
         old.poll(cell(0), &to_caller).unwrap().unwrap();
         caller.forget(cell(1));
-        drop(old);
         let new_links = CellMemory::new(2).links;
         let new: Endpoint<'_, HostLocking> =
             Endpoint::new(cell(1), Incarnation(2), &server_memory.lanes, &new_links);
@@ -129,7 +130,7 @@ fn a_new_life_starts_afresh_on_both_sides() {
                 None,
                 "meant for the old life"
             );
-            send_null(&new, 0, 70, &to_caller).unwrap();
+            _ = send_null(&new, 0, 70, &to_caller).unwrap();
             caller.admit(cell(1), Incarnation(2));
         } else {
             caller.admit(cell(1), Incarnation(2));
@@ -139,10 +140,10 @@ fn a_new_life_starts_afresh_on_both_sides() {
                 "said by the old life"
             );
             new.admit(cell(0), Incarnation(1));
-            send_null(&new, 0, 70, &to_caller).unwrap();
+            _ = send_null(&new, 0, 70, &to_caller).unwrap();
         }
         caller.admit(cell(1), Incarnation(1));
-        send_null(&caller, 1, 80, &to_server).unwrap();
+        _ = send_null(&caller, 1, 80, &to_server).unwrap();
         assert_eq!(calls_from_0(&new, &to_caller), [80]);
         let Some(Ok(Message::Request(request))) = caller.poll(cell(1), &to_server) else {
             panic!("the request of the new life")
@@ -168,7 +169,7 @@ fn a_flipped_bit_in_an_index_word_is_put_right_at_the_next_tick() {
     let (to_server, to_caller) = (memory[1].lane_for(0), memory[0].lane_for(1));
     admit_each_other([&caller, &server]);
     for call in 0..u64::from(SLOTS) {
-        send_null(&caller, 1, call, &to_server).unwrap();
+        _ = send_null(&caller, 1, call, &to_server).unwrap();
     }
     assert_eq!(calls_from_0(&server, &to_caller).len(), SLOTS as usize);
     memory[1].lanes[0].consume(Queue::Requests, 1 << 63);
@@ -180,7 +181,7 @@ fn a_flipped_bit_in_an_index_word_is_put_right_at_the_next_tick() {
     assert!(send_null(&caller, 1, 99, &to_server).is_ok());
     memory[0].lanes[1].produce(Queue::Requests, 0);
     assert_eq!(calls_from_0(&server, &to_caller), []);
-    caller.tend(cell(1), Instant(0), &to_server).unwrap();
+    _ = caller.tend(cell(1), Instant(0), &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [99]);
     assert_eq!(caller.statistics(cell(1)).sent.full, 1);
 }
@@ -198,7 +199,7 @@ fn mischief_shows_at_the_receiver_as_what_it_is() {
             count: 1,
             span,
             seed: 1995,
-        })
+        });
     };
     let send = |call| _ = send_null(&caller, 1, call, &to_server).unwrap();
     order(InnerFault::RpcDrop);
@@ -217,9 +218,9 @@ fn mischief_shows_at_the_receiver_as_what_it_is() {
     );
     order(InnerFault::RpcDelay);
     (6..8).for_each(send);
-    caller.tend(cell(1), Instant(49), &to_server).unwrap();
+    _ = caller.tend(cell(1), Instant(49), &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [7]);
-    caller.tend(cell(1), Instant(50), &to_server).unwrap();
+    _ = caller.tend(cell(1), Instant(50), &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [6]);
     assert_eq!(
         server.statistics(cell(0)).received.lost,

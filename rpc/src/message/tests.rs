@@ -1,5 +1,11 @@
 //! Messages that are sealed, damaged and opened.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "helpers of tests, used next to where they are"
+)]
+
 use super::*;
 use crate::testing::life;
 use proptest::prelude::*;

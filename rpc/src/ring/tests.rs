@@ -1,5 +1,11 @@
 //! Rings between an honest end and one that is not.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "helpers of tests, used next to where they are"
+)]
+
 use super::*;
 use crate::message::Message;
 use crate::testing::{CellMemory, life, null_request};

@@ -7,7 +7,7 @@
 use core::arch::naked_asm;
 use core::sync::atomic::Ordering;
 
-use cell::PhysicalAddress;
+use cell::{CellId, PhysicalAddress};
 use cell::machine::{self, EvidenceKind};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
@@ -15,6 +15,7 @@ use super::enter::{GuestRegisters, enter};
 use super::permissions::{PortMap, RegisterMap};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
 use crate::hypercall::{BusError, VECTOR_BUS_ERROR};
+use crate::machine::lapic::Command;
 use crate::monitor::exits::{self, Denial, Exit, Verdict};
 use crate::monitor::hypercalls::{Reply, Request};
 use crate::monitor::{BackEnd, Monitor, PerCpu, Start, fence, life};
@@ -105,6 +106,14 @@ impl BackEnd for SvmBackEnd {
 
     fn hypercall_entry(&self) -> u64 {
         0
+    }
+
+    fn kick_command(&self) -> Command {
+        Command::Nmi
+    }
+
+    fn close(&self, monitor: &Monitor, cell: CellId) {
+        monitor.nested(cell).close();
     }
 
     fn enable(&self, cpu: &PerCpu) {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 /// One thing that happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// The caller begins a call and sends it.
     Call,
@@ -113,7 +113,7 @@ impl World<'_> {
         }
         let reported = &mut self.reported;
         self.table.expire(self.now, |end| {
-            *reported.entry(end.waiter.0).or_default() += 1
+            *reported.entry(end.waiter.0).or_default() += 1;
         });
         self.collect();
     }
@@ -121,7 +121,7 @@ impl World<'_> {
     fn gone(&mut self) {
         let reported = &mut self.reported;
         self.table.peer_gone(cell(1), |end| {
-            *reported.entry(end.waiter.0).or_default() += 1
+            *reported.entry(end.waiter.0).or_default() += 1;
         });
         self.endpoints[0].forget(cell(1));
         self.endpoints[0].admit(cell(1), Incarnation(1));

@@ -37,7 +37,7 @@ fn work(
     endpoint: &Endpoint<'_, HostLocking>,
     peer: usize,
     remote: &impl RemoteLane,
-    answered: &std::sync::atomic::AtomicU64,
+    answered: &AtomicU64,
     calls: core::ops::Range<u64>,
 ) -> u64 {
     let mut sum = 0;
@@ -63,7 +63,7 @@ fn two_cells_of_two_cpus_lose_nothing_and_take_nothing_twice() {
     let memory = [CellMemory::new(2), CellMemory::new(2)];
     let endpoints = [memory[0].endpoint(0, 1), memory[1].endpoint(1, 1)];
     admit_each_other([&endpoints[0], &endpoints[1]]);
-    let answered = std::sync::atomic::AtomicU64::new(0);
+    let answered = AtomicU64::new(0);
     let half = CALLS / 2;
     let sum: u64 = thread::scope(|scope| {
         let cpus = [

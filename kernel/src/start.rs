@@ -1,0 +1,86 @@
+//! From the entry to a serving cell.
+//!
+//! # Entry contract
+//! What is true: long mode, ring 0, interrupts off; the cell's own page tables with the image at its link address and
+//! the physical window; SSE enabled; a stack of 64 KiB; the boot information in the first argument, with the handover
+//! block as RAM disk.
+//!
+//! What is not known: GDT, IDT and TSS (they are not in the cell's memory), what the frames hold that were not used at
+//! entry, how many of the cell's other CPUs the monitor has.
+//!
+//! What we are responsible for: everything else, from the descriptor tables on.
+
+use core::time::Duration;
+
+use bootloader_api::BootInfo;
+use cell::trace::Event;
+
+use crate::cpu::{gdt, idt, lapic, per_cpu, secondary, timer};
+use crate::memory::{heap, pool, window};
+use crate::own::{self, HandoverError, Own};
+use crate::thread::{self, Priority, idle};
+use crate::{bench, clock, console, faults, hypercall, public_area, trace};
+
+/// How often joining the live set is tried, and how long between two tries.
+const JOIN_TRIES: u32 = 1000;
+const JOIN_RETRY: Duration = Duration::from_millis(2);
+
+/// Runs the cell, on the CPU that the monitor entered first.
+pub fn boot_cpu(info: &'static mut BootInfo) -> ! {
+    let Ok(own) = take_handover(info) else {
+        // There is nobody to tell, and nowhere to write.
+        hypercall::stop(0);
+        loop {
+            x86_64::instructions::hlt();
+        }
+    };
+    clock::set_up(own.machine.clock);
+    let cpu = per_cpu::set_up(own.boot_cpu_index);
+    gdt::load(cpu);
+    idt::load();
+    public_area::begin();
+    trace::record(Event::Boot, own.incarnation.0.into(), own.cpus_count as u64);
+    pool::set_up(own);
+    heap::set_up(own.region);
+    secondary::prepare();
+    console::logger::set_up();
+    faults::set_up();
+    bench::set_up();
+    lapic::measure_timer();
+    thread::spawn("start", Priority::Recovery, serve).expect("the first thread of a cell");
+    public_area::cpu_up(cpu.index());
+    trace::record(Event::CpuUp, cpu.index() as u64, 0);
+    timer::start();
+    idle::run()
+}
+
+fn take_handover(info: &BootInfo) -> Result<&'static Own, HandoverError> {
+    if info.physical_memory_offset.into_option() != Some(window::START) {
+        return Err(HandoverError::Window);
+    }
+    // SAFETY: the RAM disk of the boot information is what the monitor passes, and nothing ran before.
+    unsafe { own::take(info.ramdisk_addr.into_option()) }
+}
+
+/// Brings the cell to where it serves: the first thread.
+fn serve() {
+    thread::spawn("shell", Priority::Background, || console::shell::run())
+        .expect("a new cell has slots for threads");
+    join();
+    public_area::serving();
+    let own = own::own();
+    trace::record(Event::Serving, own.incarnation.0.into(), 0);
+    log::info!("life {} serves, {} CPUs", own.incarnation.0, own.cpus_count);
+}
+
+/// Joins the live set. Another seal at the same moment makes it wait for its turn.
+fn join() {
+    for _ in 0..JOIN_TRIES {
+        match hypercall::join() {
+            Ok(_) => return,
+            Err(hypercall::HypercallError::Busy) => thread::sleep(JOIN_RETRY),
+            Err(error) => panic!("this life may not join the live set: {error:?}"),
+        }
+    }
+    panic!("the live set never stood still for long enough to join it");
+}

@@ -1,0 +1,475 @@
+//! Probe, flooding and vote of one attempt to agree.
+//!
+//! ```text
+//!          a hint, or another cell's record shows a newer attempt
+//!  Idle/Closed ──────────► Probe ──────────► Flood ───────────► Vote ──────► sealed: Idle
+//!                            ▲   all proven,       clean round,  │  ▲
+//!                            │   or deadline       or last one   │  └─ every step
+//!                            │                        │          │
+//!                            └────── next attempt ◄───┼──────────┘ deadline
+//!                                                     └──► Closed: proposal is the live set, a false alarm
+//! ```
+//!
+//! # Attempts
+//! An attempt can fail: votes differ because a read came late, or a voter died. Then the votes are taken back and a *new attempt for the
+//! same epoch* begins with a fresh probe, so that no opinion is older than its attempt. Rejected: patching the old opinions,
+//! because a cell that stalled would go on being counted by what it saw before.
+//!
+//! A false alarm needs no seal: nothing changes, whoever votes otherwise finds no majority and comes back with the next
+//! attempt. So epochs, of which there are `EPOCHS_MAX`, are spent on changes only, and a noisy host cannot use them up.
+//!
+//! # Following the others
+//! From rest a cell joins any newer attempt. In the middle of one it moves on only if two others did, or one did and its own attempt
+//! is older than a probe may take; else a single babbler could keep everybody from ever ending one.
+//!
+//! # Invariants
+//! 1. A cell never votes for a set without itself. Left out of its own proposal, it waits for the seal; if its own opinion is
+//!    that it is crippled, it stops itself.
+//! 2. A vote is taken back before the attempt that it belongs to is left, unless the epoch was sealed.
+//! 3. At most [`ATTEMPTS_MAX`] attempts per run; then everything stays as it was, until the next hint.
+
+use core::cmp::Reverse;
+
+use cell::trace::Event;
+use cell::{CellId, CellSet};
+
+use crate::decide::decide;
+use crate::flooding::{Flooding, RoundEnd};
+use crate::hint::Hint;
+use crate::machine::{Pace, Recovery, Sightings};
+use crate::opinion::{Alert, Opinion};
+use crate::record::{Ballot, Phase, RecordCopy};
+use crate::surroundings::{Surroundings, VoteAnswer};
+use crate::timing::Moment;
+
+/// Attempts of one run.
+pub const ATTEMPTS_MAX: u32 = 8;
+
+/// How far ahead of our own an attempt may be. A record beyond is a liar's, or we are so late that we are lost anyway.
+pub const AHEAD_MAX: u32 = 16;
+
+/// The state of agreement in one cell.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Agreement<const CELLS: usize> {
+    /// Where we are.
+    pub(crate) phase: Phase,
+    /// In which attempt; the last one, if none is going on.
+    pub(crate) ballot: Ballot,
+    /// When the attempt began here.
+    began: Moment,
+    /// When the present round, or the vote, began.
+    since: Moment,
+    /// Attempts of this run.
+    attempts: u32,
+    /// Whom we accuse in this run.
+    pub(crate) accused: CellSet,
+    /// Our own alert in this run.
+    pub(crate) alert: Option<Alert>,
+    /// Who showed that it joined the attempt.
+    joined: CellSet,
+    /// The progress word of each when it did, and who went on since.
+    progress: [u64; CELLS],
+    progressed: CellSet,
+    /// The opinions.
+    pub(crate) flooding: Flooding<CELLS>,
+    /// What we propose, in the phase [`Phase::Vote`].
+    proposal: CellSet,
+    /// Whether our vote stands.
+    has_voted: bool,
+}
+
+impl<const CELLS: usize> Agreement<CELLS> {
+    /// At rest, before any attempt.
+    pub(crate) const fn new() -> Self {
+        Self {
+            phase: Phase::Idle,
+            ballot: Ballot {
+                epoch: cell::Epoch(0),
+                attempt: 0,
+            },
+            began: Moment {
+                at: cell::Instant(0),
+                ticks: 0,
+            },
+            since: Moment {
+                at: cell::Instant(0),
+                ticks: 0,
+            },
+            attempts: 0,
+            accused: CellSet::EMPTY,
+            alert: None,
+            joined: CellSet::EMPTY,
+            progress: [0; CELLS],
+            progressed: CellSet::EMPTY,
+            flooding: Flooding::new(),
+            proposal: CellSet::EMPTY,
+            has_voted: false,
+        }
+    }
+
+    /// Starts an attempt.
+    fn begin(&mut self, ballot: Ballot, now: Moment) {
+        *self = Self {
+            phase: Phase::Probe,
+            ballot,
+            began: now,
+            since: now,
+            attempts: self.attempts + 1,
+            accused: self.accused,
+            alert: self.alert,
+            ..Self::new()
+        };
+    }
+
+    /// Ends the run; `phase` says how.
+    fn end(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.attempts = 0;
+        self.accused = CellSet::EMPTY;
+        self.alert = None;
+        self.has_voted = false;
+    }
+
+    /// Takes over what a peer's record says about the attempt.
+    pub(crate) fn look_at(
+        &mut self,
+        me: CellId,
+        peer: CellId,
+        record: &RecordCopy<CELLS>,
+        sightings: &mut Sightings,
+    ) {
+        let ahead = record.ballot.attempt.saturating_sub(self.ballot.attempt);
+        if !self.phase.is_active()
+            || record.phase == Phase::Idle
+            || record.ballot.epoch != self.ballot.epoch
+            || record.ballot < self.ballot
+            || ahead > AHEAD_MAX
+        {
+            return;
+        }
+        if !self.joined.contains(peer) {
+            self.joined = self.joined.with(peer);
+            self.progress[peer.index()] = record.progress;
+        } else if record.progress != self.progress[peer.index()] {
+            self.progressed = self.progressed.with(peer);
+        }
+        if record.ballot > self.ballot {
+            return;
+        }
+        if self.phase != Phase::Vote {
+            self.flooding.merge(me, peer, record);
+        }
+        if record.phase.is_final() {
+            sightings.finished = sightings.finished.with(peer);
+        }
+        let floods = record.phase == Phase::Flood && record.round >= self.flooding.round.max(1);
+        if record.phase.is_final() || floods {
+            sightings.reached = sightings.reached.with(peer);
+        }
+    }
+}
+
+impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
+    /// The next attempt that would be ours.
+    fn next_ballot(&self) -> Ballot {
+        let epoch = self.seen.next();
+        let known = self.agreement.ballot.epoch == epoch;
+        let attempt = if known {
+            self.agreement.ballot.attempt.saturating_add(1)
+        } else {
+            0
+        };
+        Ballot { epoch, attempt }
+    }
+
+    /// Starts a run with the hints that wait, or takes them into the probe that is going on.
+    pub(crate) fn take_up_hints<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Pace {
+        if self.agreement.phase.is_active() && self.agreement.phase != Phase::Probe {
+            return Pace::Waiting;
+        }
+        let Some(first) = self.watch.first_pending() else {
+            return Pace::Idle;
+        };
+        while let Some(hint) = self.watch.take_pending() {
+            s.trace(
+                Event::Hint,
+                [hint.suspect.index() as u64, u64::from(hint.reason.code())],
+            );
+            self.agreement.accused = self.agreement.accused.with(hint.suspect);
+            self.quarantine(s, hint.suspect);
+        }
+        if self.agreement.alert.is_none() {
+            self.agreement.alert = Some(first);
+        }
+        if !self.agreement.phase.is_active() {
+            self.begin_attempt(s, self.next_ballot());
+        }
+        Pace::Advanced
+    }
+
+    /// Joins or follows the attempts of others (module header).
+    pub(crate) fn follow_attempts<S: Surroundings<CELLS>>(
+        &mut self,
+        s: &mut S,
+        sightings: &Sightings,
+    ) -> Pace {
+        let [most, second] = sightings.attempts;
+        let own = self.next_ballot();
+        let target = if self.agreement.phase.is_active() {
+            let is_old = self
+                .timing
+                .expired(self.agreement.began, self.now(), self.timing.probe);
+            second.max(most.filter(|_| is_old))
+        } else {
+            most
+        };
+        let Some(attempt) = target.filter(|&attempt| attempt >= own.attempt) else {
+            return Pace::Idle;
+        };
+        self.withdraw(s);
+        self.begin_attempt(s, Ballot { attempt, ..own });
+        Pace::Advanced
+    }
+
+    /// Makes one transition of the attempt, if one is due.
+    pub(crate) fn advance_agreement<S: Surroundings<CELLS>>(
+        &mut self,
+        s: &mut S,
+        sightings: &mut Sightings,
+    ) -> Pace {
+        match self.agreement.phase {
+            Phase::Idle | Phase::Closed => Pace::Idle,
+            Phase::Probe => self.advance_probe(s),
+            Phase::Flood => self.advance_flood(s, sightings),
+            Phase::Vote => self.advance_vote(s),
+        }
+    }
+
+    fn begin_attempt<S: Surroundings<CELLS>>(&mut self, s: &mut S, ballot: Ballot) {
+        self.agreement.begin(ballot, self.now());
+        self.clocks.begin_probe();
+        s.trace(
+            Event::EpochBegin,
+            [u64::from(ballot.epoch.0), self.agreement.accused.0],
+        );
+    }
+
+    fn advance_probe<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Pace {
+        let condemned = self.condemned(s);
+        let proven = self.live.iter().filter(|&cell| self.is_proven(cell));
+        let alive = proven.collect::<CellSet>().minus(condemned);
+        let open = self.live.minus(alive).minus(condemned);
+        let expired = self
+            .timing
+            .expired(self.agreement.began, self.now(), self.timing.probe);
+        if !open.is_empty() && !expired {
+            return Pace::Waiting;
+        }
+        let gone = self.live.minus(alive);
+        let suspects = self
+            .watch
+            .noticed(self.now().at)
+            .union(self.agreement.accused)
+            .union(gone);
+        let suspects = suspects.intersection(self.live);
+        let opinion = Opinion {
+            alive,
+            suspects,
+            alert: self.agreement.alert,
+        };
+        for suspect in gone.iter() {
+            self.quarantine(s, suspect);
+        }
+        self.agreement.flooding.start(self.me, opinion, self.live);
+        self.agreement.since = self.now();
+        self.agreement.phase = Phase::Flood;
+        s.trace(
+            Event::Opinion,
+            [u64::from(self.agreement.ballot.epoch.0), alive.0],
+        );
+        Pace::Advanced
+    }
+
+    fn is_proven(&self, cell: CellId) -> bool {
+        let steps = self
+            .agreement
+            .joined
+            .intersection(self.agreement.progressed);
+        (cell == self.me || steps.contains(cell)) && self.clocks.is_proven(cell)
+    }
+
+    fn advance_flood<S: Surroundings<CELLS>>(
+        &mut self,
+        s: &mut S,
+        sightings: &mut Sightings,
+    ) -> Pace {
+        let missing = self
+            .agreement
+            .flooding
+            .missing(self.me, self.live, sightings.reached);
+        let hoped_for = missing.minus(self.condemned(s));
+        let expired = self
+            .timing
+            .expired(self.agreement.since, self.now(), self.timing.probe);
+        if !hoped_for.is_empty() && !expired {
+            return Pace::Waiting;
+        }
+        let (epoch, round) = (self.agreement.ballot.epoch, self.agreement.flooding.round);
+        s.trace(Event::Round, [u64::from(epoch.0), u64::from(round)]);
+        self.agreement.since = self.now();
+        // What was read shows who reached this round, not who is beyond it.
+        sightings.reached = sightings.finished;
+        match self.agreement.flooding.end_round(self.live, missing) {
+            RoundEnd::Another => {}
+            RoundEnd::Complete => self.propose(s),
+        }
+        Pace::Advanced
+    }
+
+    fn propose<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        let flooding = &self.agreement.flooding;
+        let proposal = decide(flooding.known, &flooding.opinions, self.live);
+        if proposal == self.live {
+            self.close(s);
+            return;
+        }
+        let finds_itself_alive = flooding.opinions[self.me.index()].alive.contains(self.me);
+        if !proposal.contains(self.me) && !finds_itself_alive {
+            self.stop(s);
+            return;
+        }
+        self.agreement.proposal = proposal;
+        self.agreement.phase = Phase::Vote;
+    }
+
+    fn advance_vote<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Pace {
+        let (epoch, proposal) = (self.agreement.ballot.epoch, self.agreement.proposal);
+        if proposal.contains(self.me) {
+            if !self.agreement.has_voted {
+                s.trace(Event::Vote, [u64::from(epoch.0), proposal.0]);
+            }
+            self.agreement.has_voted = true;
+            match s.vote(epoch, proposal) {
+                // The next step follows the membership.
+                VoteAnswer::Sealed => return Pace::Advanced,
+                VoteAnswer::Missing => {}
+                VoteAnswer::Refused => self.agreement.has_voted = false,
+            }
+        }
+        if !self
+            .timing
+            .expired(self.agreement.since, self.now(), self.timing.vote)
+        {
+            return Pace::Waiting;
+        }
+        self.withdraw(s);
+        if self.agreement.attempts >= ATTEMPTS_MAX {
+            self.close(s);
+        } else {
+            self.begin_attempt(s, self.next_ballot());
+        }
+        Pace::Advanced
+    }
+
+    /// Takes the vote back (invariant 2).
+    fn withdraw<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        if core::mem::take(&mut self.agreement.has_voted) {
+            s.withdraw_vote(self.agreement.ballot.epoch);
+        }
+    }
+
+    /// Ends the run with the live set as it was.
+    fn close<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        let suspects = self.agreement.accused;
+        s.trace(
+            Event::FalseAlarm,
+            [u64::from(self.agreement.ballot.epoch.0), suspects.0],
+        );
+        self.count_strikes(s);
+        self.agreement.end(Phase::Closed);
+        self.end_quarantine(s, self.live);
+    }
+
+    /// Ends the run, if one is going on, because its epoch was sealed.
+    pub(crate) fn conclude<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        if self.agreement.phase.is_active() {
+            self.count_strikes(s);
+        }
+        self.agreement.end(Phase::Idle);
+        self.agreement.flooding = Flooding::new();
+        self.end_quarantine(s, self.live);
+    }
+
+    /// Ends the run because a join took its epoch. The alert waits for the next one.
+    pub(crate) fn postpone<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        if let Some(Alert { suspect, reason }) = self.agreement.alert {
+            self.watch.put(Hint { suspect, reason });
+        }
+        self.agreement.end(Phase::Idle);
+        self.agreement.flooding = Flooding::new();
+        self.end_quarantine(s, self.live);
+    }
+
+    /// Counts who cried wolf in the attempt that ends, ourselves included.
+    fn count_strikes<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
+        let (now, timing) = (self.now().at, self.timing);
+        let before = self.strikes.convicted();
+        let counted = self
+            .strikes
+            .count(&self.agreement.flooding, self.live, now, &timing);
+        for accuser in counted.iter() {
+            let struck = self.agreement.flooding.opinions[accuser.index()].alert;
+            let strikes = struck.map_or(0, |alert| {
+                self.strikes.strikes(accuser, alert, now, timing.window)
+            });
+            s.trace(Event::Strike, [accuser.index() as u64, strikes as u64]);
+        }
+        let Some(alert) = self
+            .agreement
+            .alert
+            .filter(|alert| self.live.contains(alert.suspect))
+        else {
+            return;
+        };
+        let unconfirmed = counted.contains(self.me);
+        let span = if unconfirmed {
+            timing.window * 2
+        } else {
+            timing.probe
+        };
+        self.watch.hold_back(alert, now + span);
+        // A conviction that the others did not share lapses; one that is new will be heard in the next run.
+        if before.contains(alert.suspect) {
+            self.strikes.forgive(alert.suspect);
+        }
+    }
+}
+
+impl Sightings {
+    /// Notes an attempt that `record` shows to be going on for the epoch of `own`.
+    pub(crate) fn note_attempt<const CELLS: usize>(
+        &mut self,
+        own: Ballot,
+        record: &RecordCopy<CELLS>,
+    ) {
+        let is_next = record.phase.is_active() && record.ballot.epoch == own.epoch;
+        let ahead = record.ballot.attempt.saturating_sub(own.attempt);
+        if !is_next || record.ballot.attempt < own.attempt || ahead > AHEAD_MAX {
+            return;
+        }
+        let mut attempts = [
+            self.attempts[0],
+            self.attempts[1],
+            Some(record.ballot.attempt),
+        ];
+        attempts.sort_unstable_by_key(|&attempt| Reverse(attempt));
+        self.attempts = [attempts[0], attempts[1]];
+    }
+}
+
+impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
+    /// The attempt against which newer ones are measured, for [`Sightings::note_attempt`].
+    pub(crate) fn newer_than(&self) -> Ballot {
+        self.next_ballot()
+    }
+}

@@ -1,0 +1,148 @@
+//! Reboot of expelled cells by the recovery master, and their return.
+//!
+//! The master is the lowest-numbered live cell; nobody elects it, everybody can tell. Who is to be rebooted follows from the
+//! machine record (an expelled cell is one), so a master that dies leaves nothing that its successor would have to be told.
+//!
+//! # Invariants
+//! 1. No reboot before every live cell showed that nothing is left to recover there: the new life must not meet
+//!    a discard that was meant for the old one.
+//! 2. At most [`REBOOTS_MAX`] reboots of a cell that does not stay up; then its failure is recorded and the others
+//!    go on without it.
+
+use cell::machine::CellState;
+use cell::trace::Event;
+use cell::{CellId, CellSet};
+
+use crate::hint::HintReason;
+use crate::machine::{Pace, Recovery, Sightings};
+use crate::surroundings::{RebootAnswer, Surroundings};
+use crate::timing::Moment;
+
+/// Reboots of a cell that fails again within [`SETTLED_BOOTS`] times [`crate::Timing::boot`].
+pub const REBOOTS_MAX: u8 = 5;
+
+/// After so many boot spans a cell counts as settled, and its reboots are forgotten.
+pub const SETTLED_BOOTS: u32 = 4;
+
+/// What is known of one cell's returns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Return {
+    /// Reboots since it last was settled.
+    reboots: u8,
+    /// When we asked last; `None` if nothing is under way.
+    asked: Option<Moment>,
+    /// When it last joined.
+    joined: Moment,
+    /// Whether its failure was recorded.
+    given_up: bool,
+}
+
+/// What is known of all cells' returns.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Returns<const CELLS: usize> {
+    cells: [Return; CELLS],
+}
+
+impl<const CELLS: usize> Returns<CELLS> {
+    /// Nobody ever left.
+    pub(crate) const fn new() -> Self {
+        let joined = Moment {
+            at: cell::Instant(0),
+            ticks: 0,
+        };
+        Self {
+            cells: [Return {
+                reboots: 0,
+                asked: None,
+                joined,
+                given_up: false,
+            }; CELLS],
+        }
+    }
+}
+
+impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
+    /// Notes that `cell` was expelled.
+    pub(crate) fn note_expelled(&mut self, cell: CellId) {
+        let settled = self.timing.boot * SETTLED_BOOTS;
+        let entry = &mut self.returns.cells[cell.index()];
+        entry.asked = None;
+        if self
+            .timing
+            .expired(entry.joined, self.own_clock.now(), settled)
+        {
+            entry.reboots = 0;
+        }
+    }
+
+    /// Notes that `cell` joined.
+    pub(crate) fn note_joined(&mut self, cell: CellId) {
+        let now = self.now();
+        let entry = &mut self.returns.cells[cell.index()];
+        entry.asked = None;
+        entry.joined = now;
+    }
+
+    /// Does the master's duty, if it is ours and nothing else is going on.
+    pub(crate) fn reintegrate<S: Surroundings<CELLS>>(
+        &mut self,
+        s: &mut S,
+        sightings: &Sightings,
+    ) -> Pace {
+        let ready = self.is_recovered()
+            && !self.agreement.phase.is_active()
+            && self.live.lowest() == Some(self.me)
+            && self.live.without(self.me).is_subset_of(sightings.recovered);
+        if !ready {
+            return Pace::Idle;
+        }
+        let mut pace = Pace::Idle;
+        for cell in CellSet::first(CELLS).minus(self.live).iter() {
+            let is_due = match s.cell_state(cell) {
+                CellState::Absent | CellState::Live => false,
+                CellState::Booting | CellState::Stopped | CellState::Expelled => true,
+            };
+            if is_due && !self.returns.cells[cell.index()].given_up {
+                pace = pace.max(self.bring_back(s, cell));
+            }
+        }
+        pace
+    }
+
+    fn bring_back<S: Surroundings<CELLS>>(&mut self, s: &mut S, cell: CellId) -> Pace {
+        let now = self.now();
+        let entry = &mut self.returns.cells[cell.index()];
+        let state = s.cell_state(cell);
+        let is_under_way = match entry.asked {
+            Some(asked) => !self.timing.expired(asked, now, self.timing.boot),
+            // The previous master asked: give it as long as if we had.
+            None if state == CellState::Booting => {
+                entry.asked = Some(now);
+                true
+            }
+            None => false,
+        };
+        if is_under_way {
+            return Pace::Waiting;
+        }
+        if entry.reboots >= REBOOTS_MAX {
+            entry.given_up = true;
+            let reason = u64::from(HintReason::ReintegrationFailed.code());
+            s.trace(Event::Hint, [cell.index() as u64, reason]);
+            return Pace::Waiting;
+        }
+        let ended = s.incarnation(cell);
+        match s.reboot(cell, ended) {
+            RebootAnswer::Busy => Pace::Waiting,
+            RebootAnswer::Asked => {
+                entry.reboots += 1;
+                entry.asked = Some(now);
+                s.trace(
+                    Event::Reboot,
+                    [cell.index() as u64, u64::from(ended.next().0)],
+                );
+                Pace::Waiting
+            }
+        }
+    }
+}
