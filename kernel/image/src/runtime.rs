@@ -15,7 +15,7 @@ use core::ffi::{c_char, c_int, c_void};
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memcpy(
+unsafe extern "C" fn memcpy(
     destination: *mut c_void,
     source: *const c_void,
     bytes: usize,
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn memcpy(
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memmove(
+unsafe extern "C" fn memmove(
     destination: *mut c_void,
     source: *const c_void,
     bytes: usize,
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn memmove(
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memset(
+unsafe extern "C" fn memset(
     destination: *mut c_void,
     value: c_int,
     bytes: usize,
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn memset(
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn memcmp(left: *const c_void, right: *const c_void, bytes: usize) -> c_int {
+unsafe extern "C" fn memcmp(left: *const c_void, right: *const c_void, bytes: usize) -> c_int {
     let (left, right) = (left.cast::<u8>(), right.cast::<u8>());
     let mut at = 0;
     // Equal quadwords are skipped first; the bytes decide.
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn memcmp(left: *const c_void, right: *const c_void, bytes
 /// # Safety
 /// As for `memcmp`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bcmp(left: *const c_void, right: *const c_void, bytes: usize) -> c_int {
+unsafe extern "C" fn bcmp(left: *const c_void, right: *const c_void, bytes: usize) -> c_int {
     // SAFETY: the same contract.
     unsafe { memcmp(left, right, bytes) }
 }
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn bcmp(left: *const c_void, right: *const c_void, bytes: 
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn strlen(text: *const c_char) -> usize {
+unsafe extern "C" fn strlen(text: *const c_char) -> usize {
     let mut length = 0;
     // SAFETY: the caller vouches for every byte up to and with the first zero, and the loop ends there.
     while unsafe { text.add(length).read() } != 0 {
@@ -158,11 +158,11 @@ pub unsafe extern "C" fn strlen(text: *const c_char) -> usize {
 
 /// Named by the prebuilt `core`; never called, since a panic does not unwind.
 #[unsafe(no_mangle)]
-pub extern "C" fn rust_eh_personality() {}
+extern "C" fn rust_eh_personality() {}
 
 /// Named by the prebuilt `core`; never called, since a panic does not unwind.
 #[unsafe(no_mangle)]
 #[expect(non_snake_case, reason = "the symbol's name is given")]
-pub extern "C" fn _Unwind_Resume() -> ! {
+extern "C" fn _Unwind_Resume() -> ! {
     panic!("an unwind in an image that cannot unwind")
 }

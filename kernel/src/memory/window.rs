@@ -12,8 +12,9 @@ use cell::PhysicalAddress;
 /// Where physical address 0 appears. Checked against the `BootInfo` at entry.
 pub const START: u64 = 0xffff_8000_0000_0000;
 
-/// Bytes of physical address space that the window can show: 47 bits.
-const SPAN: u64 = 1 << 47;
+/// Bytes of physical address space that the window can show: 46 bits, half of the upper half of the address space. The
+/// stacks and the image lie in the other half.
+const SPAN: u64 = 1 << 46;
 
 /// The pointer through which `address` is reached.
 pub const fn pointer<T>(address: PhysicalAddress) -> *mut T {
