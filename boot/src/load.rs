@@ -122,8 +122,7 @@ impl KernelLoader {
         // Root, two levels and the leaves of the image; one level and the large pages of the window.
         let image_leaves = IMAGE_SPAN_MAX.div_ceil(LARGE_PAGE_SIZE);
         // At most: the levels below the root, twice a leaf, for the hypercall entry.
-        let tables_bytes =
-            (3 + image_leaves + 1 + self.window_gibibytes + 4) * PAGE_SIZE;
+        let tables_bytes = (3 + image_leaves + 1 + self.window_gibibytes + 4) * PAGE_SIZE;
         let image = public::part(region.start.start(), PUBLIC_SIZE);
         let tables = PhysicalAddress(image.0 + self.image.span);
         let information = PhysicalAddress(tables.0 + tables_bytes);
@@ -355,8 +354,8 @@ fn set(table: u64, slot: u64, entry: u64) {
     unsafe {
         (table as *mut u64)
             .add((slot % ENTRIES) as usize)
-            .write(entry)
-    };
+            .write(entry);
+    }
 }
 
 fn get(table: u64, slot: u64) -> u64 {

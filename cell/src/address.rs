@@ -85,7 +85,10 @@ impl FrameRange {
     /// The range of `count` frames from `start`; `None` if it leaves the physical address space.
     pub const fn new(start: Frame, count: u64) -> Option<Self> {
         match start.0.checked_add(count) {
-            Some(end) if end <= 1 << (PHYSICAL_BITS - 12) => Some(Self { start, end: Frame(end) }),
+            Some(end) if end <= 1 << (PHYSICAL_BITS - 12) => Some(Self {
+                start,
+                end: Frame(end),
+            }),
             _ => None,
         }
     }
@@ -139,7 +142,10 @@ mod tests {
 
     #[test]
     fn bytes_that_straddle_the_end_are_outside() {
-        let range = FrameRange { start: Frame(1), end: Frame(2) };
+        let range = FrameRange {
+            start: Frame(1),
+            end: Frame(2),
+        };
         assert!(range.contains_bytes(PhysicalAddress(0x1ff8), 8));
         assert!(!range.contains_bytes(PhysicalAddress(0x1ff9), 8));
         assert!(!range.contains_bytes(PhysicalAddress(0xfff), 1));

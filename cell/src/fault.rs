@@ -103,7 +103,13 @@ mod tests {
     fn every_fault_decodes_to_itself_and_names_are_unique() {
         for &fault in InnerFault::ALL {
             assert_eq!(InnerFault::from_raw(fault as u32), Some(fault));
-            assert_eq!(InnerFault::ALL.iter().filter(|other| other.name() == fault.name()).count(), 1);
+            assert_eq!(
+                InnerFault::ALL
+                    .iter()
+                    .filter(|other| other.name() == fault.name())
+                    .count(),
+                1
+            );
         }
         assert_eq!(InnerFault::from_raw(0), None);
     }

@@ -23,7 +23,11 @@ pub struct CellId(u8);
 impl CellId {
     /// Checks a number and makes it a name; `None` if no cell can have it.
     pub const fn new(number: usize) -> Option<Self> {
-        if number < CELLS_MAX { Some(Self(number as u8)) } else { None }
+        if number < CELLS_MAX {
+            Some(Self(number as u8))
+        } else {
+            None
+        }
     }
 
     /// The number, for indexing tables of [`CELLS_MAX`] entries.
@@ -55,7 +59,11 @@ impl CpuId {
 
     /// Checks a number and makes it a name; `None` if no CPU can have it.
     pub const fn new(number: usize) -> Option<Self> {
-        if number < CPUS_MAX { Some(Self(number as u8)) } else { None }
+        if number < CPUS_MAX {
+            Some(Self(number as u8))
+        } else {
+            None
+        }
     }
 
     /// The number, for indexing tables of [`CPUS_MAX`] entries.
@@ -118,7 +126,11 @@ impl CellSet {
 
     /// The cells numbered below `count`.
     pub const fn first(count: usize) -> Self {
-        if count >= CELLS_MAX { Self(u64::MAX) } else { Self((1 << count) - 1) }
+        if count >= CELLS_MAX {
+            Self(u64::MAX)
+        } else {
+            Self((1 << count) - 1)
+        }
     }
 
     /// Whether `cell` is in the set.
@@ -173,7 +185,11 @@ impl CellSet {
 
     /// The lowest-numbered cell.
     pub const fn lowest(self) -> Option<CellId> {
-        if self.0 == 0 { None } else { Some(CellId(self.0.trailing_zeros() as u8)) }
+        if self.0 == 0 {
+            None
+        } else {
+            Some(CellId(self.0.trailing_zeros() as u8))
+        }
     }
 
     /// The cells in ascending order.

@@ -194,7 +194,10 @@ impl CellEntry {
     /// An absent cell.
     pub const fn new() -> Self {
         Self {
-            region: FrameRange { start: Frame(0), end: Frame(0) },
+            region: FrameRange {
+                start: Frame(0),
+                end: Frame(0),
+            },
             state: AtomicU32::new(0),
             incarnation: AtomicU32::new(0),
             evidence_count: AtomicU64::new(0),
@@ -236,10 +239,14 @@ impl CellEntry {
 
     /// Publishes evidence (invariant 3). Called by the monitor only.
     pub fn publish_evidence(&self, evidence: Evidence) {
-        self.evidence_kind.store(evidence.kind as u32, Ordering::Relaxed);
-        self.evidence_incarnation.store(evidence.incarnation.0, Ordering::Relaxed);
-        self.evidence_address.store(evidence.address, Ordering::Relaxed);
-        self.evidence_instruction.store(evidence.instruction, Ordering::Relaxed);
+        self.evidence_kind
+            .store(evidence.kind as u32, Ordering::Relaxed);
+        self.evidence_incarnation
+            .store(evidence.incarnation.0, Ordering::Relaxed);
+        self.evidence_address
+            .store(evidence.address, Ordering::Relaxed);
+        self.evidence_instruction
+            .store(evidence.instruction, Ordering::Relaxed);
         self.evidence_at.store(evidence.at.0, Ordering::Relaxed);
         self.evidence_count.fetch_add(1, Ordering::Release);
     }
@@ -327,7 +334,8 @@ impl CpuEntry {
             return;
         }
         self.accused_since.store(0, Ordering::SeqCst);
-        self.accused_hypercalls.store(self.hypercalls.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.accused_hypercalls
+            .store(self.hypercalls.load(Ordering::SeqCst), Ordering::SeqCst);
         self.accused_clock.store(clock, Ordering::SeqCst);
         self.accused_since.store(now.0.max(1), Ordering::SeqCst);
     }
@@ -420,7 +428,10 @@ pub struct Text {
 impl Text {
     /// No text.
     pub const fn new() -> Self {
-        Self { length: 0, bytes: [0; TEXT_BYTES] }
+        Self {
+            length: 0,
+            bytes: [0; TEXT_BYTES],
+        }
     }
 
     /// The text; what is not UTF-8 reads as nothing.
@@ -469,10 +480,16 @@ impl MachineRecord {
             back_end: 0,
             cells_count: 0,
             cpus_count: 0,
-            clock: Clock { start_cycles: 0, cycles_per_second: 0 },
+            clock: Clock {
+                start_cycles: 0,
+                cycles_per_second: 0,
+            },
             frames_count: 0,
             firewall_table: PhysicalAddress(0),
-            monitor: FrameRange { start: Frame(0), end: Frame(0) },
+            monitor: FrameRange {
+                start: Frame(0),
+                end: Frame(0),
+            },
             uart_owner: AtomicU32::new(0),
             refusal: Text::new(),
             booted_at: AtomicU64::new(0),
@@ -501,13 +518,17 @@ impl MachineRecord {
     /// The CPUs of `cell`, in ascending order; the position in it is the CPU's index within the cell.
     pub fn cpus_of(&self, cell: CellId) -> impl Iterator<Item = CpuId> {
         (0..(self.cpus_count as usize).min(CPUS_MAX))
-            .filter(move |&cpu| self.cpus[cpu].cell.load(Ordering::Relaxed) as usize == cell.index())
+            .filter(move |&cpu| {
+                self.cpus[cpu].cell.load(Ordering::Relaxed) as usize == cell.index()
+            })
             .filter_map(CpuId::new)
     }
 
     /// The cell whose region holds `frame`: its home.
     pub fn home_of(&self, frame: Frame) -> Option<CellId> {
-        self.all_cells().iter().find(|&cell| self.cell(cell).region.contains(frame))
+        self.all_cells()
+            .iter()
+            .find(|&cell| self.cell(cell).region.contains(frame))
     }
 }
 

@@ -97,10 +97,18 @@ impl Membership {
             epoch: AtomicU32::new(0),
             reserved: 0,
             votes: [const {
-                Vote { epoch: AtomicU32::new(0), reserved: 0, proposal: AtomicU64::new(0) }
+                Vote {
+                    epoch: AtomicU32::new(0),
+                    reserved: 0,
+                    proposal: AtomicU64::new(0),
+                }
             }; CELLS_MAX],
-            accusations: [const { Accusation { since: AtomicU64::new(0), clock: AtomicU64::new(0) } };
-                CELLS_MAX],
+            accusations: [const {
+                Accusation {
+                    since: AtomicU64::new(0),
+                    clock: AtomicU64::new(0),
+                }
+            }; CELLS_MAX],
             live: [const { AtomicU64::new(0) }; EPOCHS_MAX],
         }
     }
@@ -199,14 +207,20 @@ impl Membership {
 
     /// Forgets the accusation against a cell that starts a new life.
     pub fn absolve(&self, cell: CellId) {
-        self.accusations[cell.index()].since.store(0, Ordering::SeqCst);
+        self.accusations[cell.index()]
+            .since
+            .store(0, Ordering::SeqCst);
     }
 
     fn cast(&self, voter: CellId, epoch: Epoch, proposal: CellSet) -> Result<(), VoteError> {
         let vote = &self.votes[voter.index()];
         if vote.epoch.load(Ordering::SeqCst) == epoch.0 + 1 {
             let same = vote.proposal.load(Ordering::SeqCst) == proposal.0;
-            return if same { Ok(()) } else { Err(VoteError::AlreadyVoted) };
+            return if same {
+                Ok(())
+            } else {
+                Err(VoteError::AlreadyVoted)
+            };
         }
         vote.epoch.store(0, Ordering::SeqCst);
         vote.proposal.store(proposal.0, Ordering::SeqCst);
@@ -229,7 +243,8 @@ impl Membership {
 
     fn seal(&self, epoch: Epoch, proposal: CellSet) -> CellSet {
         let slot = &self.live[epoch.0 as usize];
-        let sealed = match slot.compare_exchange(0, proposal.0, Ordering::SeqCst, Ordering::SeqCst) {
+        let sealed = match slot.compare_exchange(0, proposal.0, Ordering::SeqCst, Ordering::SeqCst)
+        {
             Ok(_) => proposal,
             Err(other) => CellSet(other),
         };
@@ -256,7 +271,10 @@ pub fn has_majority(
     votes: &[Option<CellSet>; CELLS_MAX],
 ) -> bool {
     let electorate = live.minus(discredited);
-    let agreeing = electorate.iter().filter(|cell| votes[cell.index()] == Some(proposal)).count();
+    let agreeing = electorate
+        .iter()
+        .filter(|cell| votes[cell.index()] == Some(proposal))
+        .count();
     agreeing * 2 > electorate.len()
 }
 
@@ -286,7 +304,10 @@ mod tests {
         let none = CellSet::EMPTY;
         assert_eq!(membership.vote(cell(0), Epoch(1), proposal, none), Ok(None));
         assert_eq!(membership.vote(cell(1), Epoch(1), proposal, none), Ok(None));
-        assert_eq!(membership.vote(cell(3), Epoch(1), proposal, none), Ok(Some(proposal)));
+        assert_eq!(
+            membership.vote(cell(3), Epoch(1), proposal, none),
+            Ok(Some(proposal))
+        );
         assert_eq!(membership.current(), (Epoch(1), proposal));
         assert_eq!(
             membership.vote(cell(2), Epoch(1), CellSet::first(4), none),
@@ -298,7 +319,10 @@ mod tests {
     fn one_liar_expels_nobody() {
         let membership = started(2);
         let alone = CellSet::only(cell(0));
-        assert_eq!(membership.vote(cell(0), Epoch(1), alone, CellSet::EMPTY), Ok(None));
+        assert_eq!(
+            membership.vote(cell(0), Epoch(1), alone, CellSet::EMPTY),
+            Ok(None)
+        );
         assert_eq!(membership.current(), (Epoch(0), CellSet::first(2)));
     }
 
@@ -309,7 +333,10 @@ mod tests {
         membership.accuse(cell(1), 77, Instant(1));
         let later = Instant(1) + WITNESS_SPAN;
         assert!(!membership.stands_still(cell(1), 78, later), "it moved");
-        assert!(!membership.stands_still(cell(0), 77, later), "nobody accused it");
+        assert!(
+            !membership.stands_still(cell(0), 77, later),
+            "nobody accused it"
+        );
         assert!(membership.stands_still(cell(1), 77, later));
         assert_eq!(
             membership.vote(cell(0), Epoch(1), alone, CellSet::only(cell(1))),
@@ -334,7 +361,10 @@ mod tests {
         assert_eq!(vote(2, Epoch(1), 0b100), Err(VoteError::NotLive));
         assert_eq!(vote(0, Epoch(1), 0b10), Err(VoteError::Impossible));
         assert_eq!(vote(0, Epoch(1), 0b101), Err(VoteError::Impossible));
-        assert_eq!(vote(0, Epoch(EPOCHS_MAX as u32), 1), Err(VoteError::Exhausted));
+        assert_eq!(
+            vote(0, Epoch(EPOCHS_MAX as u32), 1),
+            Err(VoteError::Exhausted)
+        );
         assert_eq!(vote(0, Epoch(1), 0b01), Ok(None));
         assert_eq!(vote(0, Epoch(1), 0b11), Err(VoteError::AlreadyVoted));
     }
@@ -343,9 +373,16 @@ mod tests {
     fn a_rebooted_cell_joins_in_an_epoch_of_its_own() {
         let membership = started(3);
         let without = CellSet::first(3).without(cell(1));
-        membership.vote(cell(0), Epoch(1), without, CellSet::EMPTY).unwrap();
-        membership.vote(cell(2), Epoch(1), without, CellSet::EMPTY).unwrap();
-        assert_eq!(membership.join(cell(1)), Some((Epoch(2), CellSet::first(3))));
+        membership
+            .vote(cell(0), Epoch(1), without, CellSet::EMPTY)
+            .unwrap();
+        membership
+            .vote(cell(2), Epoch(1), without, CellSet::EMPTY)
+            .unwrap();
+        assert_eq!(
+            membership.join(cell(1)),
+            Some((Epoch(2), CellSet::first(3)))
+        );
         assert_eq!(membership.current(), (Epoch(2), CellSet::first(3)));
     }
 }

@@ -69,12 +69,24 @@ impl Parameters {
     /// The keys, their values and what they mean, for help and error texts.
     pub const KEYS: &[(&str, &str)] = &[
         ("cells", "1 to 64: how many cells"),
-        ("firewall", "auto, npt or paging: how the firewall is enforced"),
+        (
+            "firewall",
+            "auto, npt or paging: how the firewall is enforced",
+        ),
         ("tick", "250 to 10000: microseconds between timer ticks"),
-        ("hint", "2 to 1000: milliseconds for which a clock may stand still before it is a hint"),
-        ("probe", "5 to 10000: milliseconds for which a suspect may take to prove itself alive"),
+        (
+            "hint",
+            "2 to 1000: milliseconds for which a clock may stand still before it is a hint",
+        ),
+        (
+            "probe",
+            "5 to 10000: milliseconds for which a suspect may take to prove itself alive",
+        ),
         ("call", "5 to 10000: milliseconds for which a call may take"),
-        ("discard", "writable or written: which pages of a dead cell's grants are discarded"),
+        (
+            "discard",
+            "writable or written: which pages of a dead cell's grants are discarded",
+        ),
         ("workers", "0 to 16: worker threads per cell"),
         ("seed", "a number: seed of the workload"),
     ];
@@ -91,7 +103,10 @@ impl Parameters {
                 if position == 0 {
                     continue;
                 }
-                return Err(ParameterError { word, problem: Problem::NotAPair });
+                return Err(ParameterError {
+                    word,
+                    problem: Problem::NotAPair,
+                });
             };
             let error = |problem| ParameterError { word, problem };
             let index = Self::KEYS.iter().position(|(known, _)| *known == key);
@@ -100,7 +115,9 @@ impl Parameters {
                 return Err(error(Problem::Repeated));
             }
             seen |= 1 << index;
-            parameters.set(key, value).ok_or(error(Problem::BadValue(Self::KEYS[index].1)))?;
+            parameters
+                .set(key, value)
+                .ok_or(error(Problem::BadValue(Self::KEYS[index].1)))?;
         }
         Ok(parameters)
     }
@@ -173,7 +190,9 @@ impl fmt::Display for ParameterError<'_> {
             Problem::BadValue(expected) => write!(f, "expected {expected}"),
             Problem::UnknownKey => {
                 f.write_str("unknown; known are")?;
-                Parameters::KEYS.iter().try_for_each(|(key, _)| write!(f, " {key}"))
+                Parameters::KEYS
+                    .iter()
+                    .try_for_each(|(key, _)| write!(f, " {key}"))
             }
         }
     }
@@ -197,14 +216,22 @@ mod tests {
         assert_eq!(parameters.cells, 8);
         assert_eq!(parameters.firewall, Firewall::Npt);
         assert_eq!(parameters.settings.tick_microseconds, 1000);
-        assert_eq!(Discard::from_raw(parameters.settings.discard), Discard::Writable);
+        assert_eq!(
+            Discard::from_raw(parameters.settings.discard),
+            Discard::Writable
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let message = |line| Parameters::parse(line).unwrap_err().to_string();
-        assert_eq!(message("cells=0"), "boot parameter \"cells=0\": expected 1 to 64: how many cells");
-        assert!(message("cels=4").starts_with("boot parameter \"cels=4\": unknown; known are cells"));
+        assert_eq!(
+            message("cells=0"),
+            "boot parameter \"cells=0\": expected 1 to 64: how many cells"
+        );
+        assert!(
+            message("cels=4").starts_with("boot parameter \"cels=4\": unknown; known are cells")
+        );
         assert!(message("cells=2 cells=2").ends_with("given twice"));
         assert!(message("image quiet").ends_with("not of the form key=value"));
         assert!(message("cells=+4").contains("expected"));

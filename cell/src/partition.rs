@@ -44,7 +44,10 @@ impl fmt::Display for PartitionError {
                 write!(f, "{cells} cells asked for; 1 to {CELLS_MAX} are possible")
             }
             Self::TooFewCpus { cpus, cells } => {
-                write!(f, "{cells} cells need at least {cells} CPUs; the machine has {cpus}")
+                write!(
+                    f,
+                    "{cells} cells need at least {cells} CPUs; the machine has {cpus}"
+                )
             }
             Self::TooLittleMemory { bytes_each } => write!(
                 f,
@@ -91,10 +94,15 @@ pub fn region_of(
     let large_pages = memory.end.0.saturating_sub(first) / LARGE_PAGE_FRAMES;
     let each = large_pages / cells as u64 * LARGE_PAGE_FRAMES;
     if each * PAGE_SIZE < CELL_BYTES_MIN {
-        return Err(PartitionError::TooLittleMemory { bytes_each: each * PAGE_SIZE });
+        return Err(PartitionError::TooLittleMemory {
+            bytes_each: each * PAGE_SIZE,
+        });
     }
     let start = first + each * cell.index() as u64;
-    Ok(FrameRange { start: Frame(start), end: Frame(start + each) })
+    Ok(FrameRange {
+        start: Frame(start),
+        end: Frame(start + each),
+    })
 }
 
 #[cfg(test)]
@@ -116,8 +124,14 @@ mod tests {
     fn impossible_divisions_are_refused() {
         assert_eq!(check_cpus(0, 8), Err(PartitionError::CellsOutOfRange(0)));
         assert_eq!(check_cpus(65, 99), Err(PartitionError::CellsOutOfRange(65)));
-        assert_eq!(check_cpus(5, 4), Err(PartitionError::TooFewCpus { cpus: 4, cells: 5 }));
-        let memory = FrameRange { start: Frame(0), end: Frame(16 << 8) };
+        assert_eq!(
+            check_cpus(5, 4),
+            Err(PartitionError::TooFewCpus { cpus: 4, cells: 5 })
+        );
+        let memory = FrameRange {
+            start: Frame(0),
+            end: Frame(16 << 8),
+        };
         assert!(region_of(cell(0), 1, memory).is_err());
     }
 

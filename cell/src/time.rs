@@ -25,7 +25,10 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -60,14 +63,23 @@ mod tests {
 
     #[test]
     fn conversion_does_not_overflow_in_a_century() {
-        let clock = Clock { start_cycles: 5, cycles_per_second: 5_000_000_000 };
+        let clock = Clock {
+            start_cycles: 5,
+            cycles_per_second: 5_000_000_000,
+        };
         let century = 100 * 366 * 86_400u64;
-        assert_eq!(clock.instant(5 + 5_000_000_000 * century).0, century * 1_000_000_000);
+        assert_eq!(
+            clock.instant(5 + 5_000_000_000 * century).0,
+            century * 1_000_000_000
+        );
     }
 
     #[test]
     fn time_before_the_start_is_zero() {
-        let clock = Clock { start_cycles: 100, cycles_per_second: 1_000 };
+        let clock = Clock {
+            start_cycles: 100,
+            cycles_per_second: 1_000,
+        };
         assert_eq!(clock.instant(7), Instant(0));
         assert_eq!(Instant(3).since(Instant(9)), Duration::ZERO);
     }

@@ -244,7 +244,11 @@ impl<const RECORDS: usize> TraceRing<RECORDS> {
         ];
         core::sync::atomic::fence(Ordering::Acquire);
         let unchanged = slot.head.load(Ordering::Relaxed) == head;
-        if unchanged { TraceRecord::decode(words, number) } else { None }
+        if unchanged {
+            TraceRecord::decode(words, number)
+        } else {
+            None
+        }
     }
 }
 
@@ -282,12 +286,15 @@ mod tests {
         assert_eq!(ring.written(), 6);
         assert_eq!(ring.get(0), None);
         assert_eq!(ring.get(1), None);
-        assert_eq!((2..6).map(|number| ring.get(number)).collect::<Vec<_>>(), [
-            Some(record(2)),
-            Some(record(3)),
-            Some(record(4)),
-            Some(record(5))
-        ]);
+        assert_eq!(
+            (2..6).map(|number| ring.get(number)).collect::<Vec<_>>(),
+            [
+                Some(record(2)),
+                Some(record(3)),
+                Some(record(4)),
+                Some(record(5))
+            ]
+        );
         assert_eq!(ring.get(6), None, "not yet written");
     }
 

@@ -119,11 +119,6 @@ impl<P> Sharer<P> {
         Self { settings, held: None, lanes: [lane; CELLS_MAX * BANKS] }
     }
 
-    /// The cell whose page is held; the next step is about it, whatever peer is drawn.
-    pub(crate) fn home(&self) -> Option<CellId> {
-        self.held.as_ref().map(|held| held.home)
-    }
-
     /// Works on the page that is held, or on one of `peer` if none is.
     pub(crate) fn step<S: Services<Page = P>>(
         &mut self,

@@ -162,7 +162,6 @@ extern "C" fn rust_eh_personality() {}
 
 /// Named by the prebuilt `core`; never called, since a panic does not unwind.
 #[unsafe(no_mangle)]
-#[expect(non_snake_case, reason = "the symbol's name is given")]
 extern "C" fn _Unwind_Resume() -> ! {
     panic!("an unwind in an image that cannot unwind")
 }

@@ -89,7 +89,14 @@ impl BackEnd for PagingBackEnd {
         cpu.paging.monitor.store(address, Ordering::SeqCst);
         // SAFETY: the loader built the tables for this back end, with the section of `enter` in them; interrupts are off
         // (module header, invariant 1).
-        unsafe { entry::enter(start.page_table_root, start.entry, start.stack, start.argument) }
+        unsafe {
+            entry::enter(
+                start.page_table_root,
+                start.entry,
+                start.stack,
+                start.argument,
+            )
+        }
     }
 
     fn park(&self) {
@@ -119,7 +126,11 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
     // SAFETY: `run` stored the address of the one monitor, which is never dropped, before the kernel ran.
     let monitor = unsafe { &*monitor };
     fence::answer_kicks(monitor, cpu);
-    let incarnation = monitor.machine.cpu(cpu.id).incarnation.load(Ordering::SeqCst);
+    let incarnation = monitor
+        .machine
+        .cpu(cpu.id)
+        .incarnation
+        .load(Ordering::SeqCst);
     if !life::is_alive(monitor, cpu, Incarnation(incarnation)) {
         life::live(monitor, cpu);
     }
@@ -129,7 +140,10 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
         instruction: request.instruction,
     };
     match hypercalls::answer(monitor, cpu, request) {
-        After::Return(reply) => Registers { status: reply.status as u64, value: reply.value },
+        After::Return(reply) => Registers {
+            status: reply.status as u64,
+            value: reply.value,
+        },
         After::Leave => life::live(monitor, cpu),
     }
 }

@@ -7,8 +7,8 @@
 use core::arch::naked_asm;
 use core::sync::atomic::Ordering;
 
-use cell::{CellId, PhysicalAddress};
 use cell::machine::{self, EvidenceKind};
+use cell::{CellId, PhysicalAddress};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::enter::{GuestRegisters, enter};

@@ -57,7 +57,9 @@ impl RegisterMap {
     }
 }
 
-const _: () = assert!(*UART_PORTS.start() % 8 == 0 && *UART_PORTS.end() == *UART_PORTS.start() + 7);
+const _: () = assert!(
+    (*UART_PORTS.start()).is_multiple_of(8) && *UART_PORTS.end() == *UART_PORTS.start() + 7
+);
 
 #[cfg(test)]
 mod tests {

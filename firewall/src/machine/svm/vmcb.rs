@@ -14,6 +14,7 @@ pub(crate) struct Vmcb {
 /// The control area (table B-1).
 #[repr(C)]
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the manual's own names")]
 pub(crate) struct Control {
     /// +000h: intercepts of control register accesses, low half reads, high half writes.
     pub(crate) intercept_control_registers: u32,
