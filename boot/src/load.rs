@@ -35,7 +35,7 @@ use crate::image::{IMAGE_BASE, IMAGE_SPAN_MAX, Image};
 /// Where physical memory appears in a kernel's address space.
 pub const WINDOW: u64 = 0xffff_8000_0000_0000;
 /// Bytes of the first stack.
-pub const STACK_BYTES: u64 = 64 << 10;
+pub const STACK_BYTES: u64 = 256 << 10;
 
 const ENTRIES: u64 = 512;
 const GIB: u64 = 1 << 30;

@@ -1,19 +1,24 @@
 //! The careful reference: reading another cell's memory without being harmed.
 //!
-//! A direct read costs far less than a call, but the memory may be gone, stale, or written by a sick kernel. The five
-//! steps (Hive, SOSP'95, 4.1) and where they are here:
+//! A direct read costs far less than a call, but the memory may be gone, stale, or written by a
+//! sick kernel. The five steps (Hive, SOSP'95, section 4) and where they are here:
 //!
 //! 1. *careful on*: [`RemoteMemory::copy`] notes that a bus error may come, and from whom;
 //! 2. every address is checked for alignment and against the frames of the expected cell;
 //! 3. values are copied to local memory before anything else looks at them;
-//! 4. structures carry a type tag, which their allocator wrote and their deallocator removes ([`Tagged`]);
-//! 5. *careful off*: the copy returns, and from then on a bus error is the reader's own fault again.
+//! 4. structures carry a type tag, which their allocator wrote and their deallocator removes
+//!    ([`Tagged`]);
+//! 5. *careful off*: the copy returns, and from then on a bus error is the reader's own fault
+//!    again.
 //!
-//! What was copied is still the word of another cell: [`Tagged::from_words`] decodes it like an incoming message.
+//! What was copied is still the word of another cell: [`Tagged::from_words`] decodes it like an
+//! incoming message.
 //!
 //! # Invariants
-//! 1. No address that another cell named is read unless it lies in the region of the cell that the reader expects.
-//! 2. Whatever the memory holds, each operation here ends after a number of loads that its caller can tell beforehand.
+//! 1. No address that another cell named is read unless it lies in the region of the cell that the
+//!    reader expects.
+//! 2. Whatever the memory holds, each operation here ends after a number of loads that its caller
+//!    can tell beforehand.
 //! 3. Every failure names the cell and the life that it is about, and the step that failed.
 //!
 //! # Not guaranteed
@@ -43,8 +48,8 @@ pub struct BusError {
 
 /// The machine's way of copying memory that may not be there (steps 1, 3 and 5).
 pub trait RemoteMemory {
-    /// Copies words from `from`, which is a multiple of 8, in ascending order. Each word is loaded once and whole, and
-    /// no later load or store of the caller takes effect before it.
+    /// Copies words from `from`, which is a multiple of 8, in ascending order. Each word is loaded
+    /// once and whole, and no later load or store of the caller takes effect before it.
     ///
     /// # Errors
     /// [`BusError`] if a word could not be loaded; `to` then holds anything.
@@ -72,7 +77,8 @@ impl RemoteAddress {
         Self(raw)
     }
 
-    /// The address `bytes` further on. Past the end of the address space it stays there, where no region is.
+    /// The address `bytes` further on. Past the end of the address space it stays there, where no
+    /// region is.
     #[must_use]
     pub const fn plus(self, bytes: u64) -> Self {
         Self(self.0.saturating_add(bytes))
@@ -123,7 +129,8 @@ pub struct CarefulError {
 }
 
 impl CarefulError {
-    /// Whether the failure speaks against the cell. A name of an older life only speaks against the name.
+    /// Whether the failure speaks against the cell. A name of an older life only speaks against the
+    /// name.
     pub const fn blames_cell(&self) -> bool {
         !matches!(self.failure, CarefulFailure::Stale(_))
     }
@@ -136,7 +143,8 @@ pub trait Tagged: Sized {
     /// Words of the structure, tag included; at most [`STRUCTURE_WORDS_MAX`].
     const WORDS: usize;
 
-    /// Decodes a copy of the structure; `None` if a value is impossible. `words` holds [`Tagged::WORDS`] words.
+    /// Decodes a copy of the structure; `None` if a value is impossible. `words` holds
+    /// [`Tagged::WORDS`] words.
     fn from_words(words: &[u64]) -> Option<Self>;
 }
 
@@ -175,7 +183,8 @@ impl<M: ?Sized> Clone for CarefulReader<'_, M> {
 impl<M: ?Sized> Copy for CarefulReader<'_, M> {}
 
 impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
-    /// A reader of `cell` in its life `incarnation`; `region` is the cell's memory as the *monitor* tells it.
+    /// A reader of `cell` in its life `incarnation`; `region` is the cell's memory as the *monitor*
+    /// tells it.
     pub const fn new(
         memory: &'m M,
         region: FrameRange,
@@ -242,7 +251,8 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
         })
     }
 
-    /// Copies a structure and checks its tag, before and after: one that was freed in the meantime is refused.
+    /// Copies a structure and checks its tag, before and after: one that was freed in the meantime
+    /// is refused.
     ///
     /// # Errors
     /// `Misaligned`, `OutOfRange`, `BusError`, `Untagged`, `Nonsense`.
@@ -259,8 +269,8 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
         T::from_words(words).ok_or(self.error(CarefulFailure::Nonsense(at)))
     }
 
-    /// Follows a list from `first` and shows each structure to `visit`, until that breaks or the list ends. A list
-    /// of more than `hops_max` structures is taken for a cycle.
+    /// Follows a list from `first` and shows each structure to `visit`, until that breaks or the
+    /// list ends. A list of more than `hops_max` structures is taken for a cycle.
     ///
     /// # Errors
     /// Those of [`CarefulReader::structure`], and `Endless`.
@@ -282,8 +292,8 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
         rest.map_or(Ok(None), |at| Err(self.error(CarefulFailure::Endless(at))))
     }
 
-    /// Copies a block that its writer guards by a sequence word at `sequence`: odd while the block changes, another
-    /// even number after each change. Gives back the sequence number.
+    /// Copies a block that its writer guards by a sequence word at `sequence`: odd while the block
+    /// changes, another even number after each change. Gives back the sequence number.
     ///
     /// # Errors
     /// `Misaligned`, `OutOfRange`, `BusError`, `Torn`.
@@ -309,7 +319,8 @@ impl<'m, M: RemoteMemory + ?Sized> CarefulReader<'m, M> {
     /// Copies and checks the public header.
     ///
     /// # Errors
-    /// `BusError`, `Untagged`, `Nonsense` (another cell's number, an impossible state or CPU count), `Stale`.
+    /// `BusError`, `Untagged`, `Nonsense` (another cell's number, an impossible state or CPU
+    /// count), `Stale`.
     pub fn header(&self) -> Result<HeaderCopy, CarefulError> {
         let at = self.public(HEADER_OFFSET);
         let words: HeaderWords = self.structure(at)?;

@@ -23,6 +23,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod address;
+mod atomic;
 pub mod careful;
 pub mod fault;
 pub mod handover;

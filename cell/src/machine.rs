@@ -60,7 +60,7 @@ impl BackEnd {
 
 /// What the monitor knows of a cell.
 #[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CellState {
     /// No such cell.
     Absent = 0,
@@ -473,6 +473,7 @@ pub const MONITOR_TRACE_RECORDS: usize = 8192;
 
 impl MachineRecord {
     /// A record of an empty machine.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self {
             magic: AtomicU64::new(0),
@@ -532,6 +533,7 @@ impl MachineRecord {
     }
 }
 
+#[cfg(not(loom))]
 impl Default for MachineRecord {
     fn default() -> Self {
         Self::new()

@@ -1,12 +1,12 @@
 //! The record in which a cell's workers account for every operation they tried.
 //!
-//! Read by the runner for its verdict: work may be lost only with a dead cell that it depended on, and no byte may
-//! ever be wrong. `wrong` therefore counts only bytes that no death explains.
+//! Read by the runner for its verdict: work may be lost only with a dead cell that it depended on,
+//! and no byte may ever be wrong. `wrong` therefore counts only bytes that no death explains.
 //!
 //! # Invariants
 //! 1. Each counter is raised by one cell only and never falls within an incarnation.
-//! 2. For every kind of operation, `attempted` = `verified` + `lost` + `refused` + those under way + those that met
-//!    wrong bytes.
+//! 2. For every kind of operation, `attempted` = `verified` + `lost` + `refused` + those under way
+//!    + those that met wrong bytes.
 
 use core::sync::atomic::AtomicU64;
 
@@ -84,8 +84,8 @@ pub struct WorkloadRecord {
     pub operations: [OperationAccount; 4],
     /// Work lost, by the cell that it was lost with.
     pub lost_with: [AtomicU64; CELLS_MAX],
-    /// The longest time for which no worker of this cell verified an operation, in nanoseconds, since the host last
-    /// set it to 0.
+    /// The longest time for which no worker of this cell verified an operation, in nanoseconds,
+    /// since the host last set it to 0.
     pub longest_pause: AtomicU64,
     /// When the last operation was verified, in nanoseconds.
     pub last_progress: AtomicU64,

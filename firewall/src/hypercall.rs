@@ -19,12 +19,17 @@ pub const VECTOR_DOORBELL: u8 = 0xf0;
 pub const VECTOR_WAKE: u8 = 0xf1;
 /// Vector of the LAPIC timer.
 pub const VECTOR_TIMER: u8 = 0xf2;
-/// Vector of a bus error: a denied access. Delivered like an exception, whatever RFLAGS.IF says, with the faulting
-/// instruction as return address and a [`BusError`] in the CPU's bus error slot.
-pub const VECTOR_BUS_ERROR: u8 = 0xf3;
+/// Vector of a bus error: a denied access. A general protection exception at the faulting instruction, with error code
+/// [`BUS_ERROR_CODE`] and a [`BusError`] in the CPU's bus error slot.
+///
+/// Not a vector of its own: QEMU's TCG (7.2) delivers an event that is injected with type "interrupt" a second time
+/// when the CPU happens to leave its inner loop next, and other types must name an exception.
+pub const VECTOR_BUS_ERROR: u8 = 13;
+/// The error code of a bus error. No selector that a kernel here uses gives it.
+pub const BUS_ERROR_CODE: u32 = 0xb05e;
 /// Vector of a kick behind page tables, where an NMI is the kernel's. Its handler ends it by `LapicWrite`, and thereby
 /// enters the monitor, which is all that a kick asks for.
-pub const VECTOR_KICK: u8 = 0xf4;
+pub const VECTOR_KICK: u8 = 0xf6;
 /// Vector of the LAPIC's spurious interrupts.
 pub const VECTOR_SPURIOUS: u8 = 0xff;
 

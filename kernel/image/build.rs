@@ -5,13 +5,21 @@
 use std::path::PathBuf;
 
 fn main() {
-    let folder = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let script = folder.join("link.ld");
     println!("cargo:rerun-if-changed=link.ld");
     // Built for a hosted target, the link is driven by a C compiler; for a bare one by the linker itself.
     let hosted = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system != "none");
     let arguments: &[&str] = if hosted {
-        &["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"]
+        &[
+            "-nostartfiles",
+            "-nostdlib",
+            "-static",
+            "-no-pie",
+            "-Wl,--build-id=none",
+        ]
     } else {
         &["--no-pie", "--build-id=none"]
     };

@@ -26,13 +26,23 @@ fn record() -> *mut BenchRecord {
 fn counters() -> (&'static AtomicU32, &'static AtomicU32, &'static AtomicU32) {
     let record = record();
     // SAFETY: the record is a part of the own public area, mapped for as long as the cell lives; these fields are atomics.
-    unsafe { (&(*record).requested, &(*record).done, &(*record).results_count) }
+    unsafe {
+        (
+            &(*record).requested,
+            &(*record).done,
+            &(*record).results_count,
+        )
+    }
 }
 
 /// Forgets what an earlier life was asked for. Boot CPU, once.
 pub fn set_up() {
     let (requested, done, _) = counters();
-    let past = if own().incarnation.0 > 1 { requested.load(Ordering::Acquire) } else { 0 };
+    let past = if own().incarnation.0 > 1 {
+        requested.load(Ordering::Acquire)
+    } else {
+        0
+    };
     done.store(past, Ordering::Relaxed);
     TAKEN.store(past, Ordering::Relaxed);
 }
@@ -46,7 +56,10 @@ pub fn at_tick() {
     if request == taken || done.load(Ordering::Acquire) != taken {
         return;
     }
-    if TAKEN.compare_exchange(taken, request, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    if TAKEN
+        .compare_exchange(taken, request, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
         return;
     }
     if let Err(error) = thread::spawn("bench", thread::Priority::Background, move || run(request)) {
@@ -59,7 +72,9 @@ fn run(request: u32) {
     let (_, done, results_count) = counters();
     results_count.store(0, Ordering::Release);
     let mut recorder = Recorder { count: 0 };
-    measurements::ALL.iter().for_each(|measurement| measurement(&mut recorder));
+    for measurement in measurements::ALL {
+        measurement(&mut recorder);
+    }
     results_count.store(recorder.count as u32, Ordering::Release);
     done.store(request, Ordering::Release);
 }
@@ -84,14 +99,18 @@ impl Recorder {
 
     /// Records [`BENCH_SAMPLES`] samples that `sample` measures itself; `None` ends the measurement early.
     pub fn sample(&mut self, name: &str, mut sample: impl FnMut() -> Option<u64>) {
-        let Some(result) = self.next_result(name) else { return };
+        let Some(result) = self.next_result(name) else {
+            return;
+        };
         if sample().is_none() {
             return;
         }
         for (number, slot) in result.samples.iter().enumerate() {
             let Some(cycles) = sample() else { return };
             slot.store(cycles, Ordering::Relaxed);
-            result.samples_count.store(number as u64 + 1, Ordering::Release);
+            result
+                .samples_count
+                .store(number as u64 + 1, Ordering::Release);
         }
     }
 

@@ -25,7 +25,11 @@ struct Rate {
 
 impl Rate {
     const fn new(clock: Clock) -> Self {
-        let cycles_per_second = if clock.cycles_per_second == 0 { 1 } else { clock.cycles_per_second };
+        let cycles_per_second = if clock.cycles_per_second == 0 {
+            1
+        } else {
+            clock.cycles_per_second
+        };
         let multiplier = (1_000_000_000u128 << FRACTION_BITS) / cycles_per_second as u128;
         Self {
             start_cycles: clock.start_cycles,
@@ -106,7 +110,10 @@ mod tests {
 
     #[test]
     fn the_fast_conversion_agrees_with_the_exact_one() {
-        let clock = Clock { start_cycles: 12_345, cycles_per_second: 2_893_202_000 };
+        let clock = Clock {
+            start_cycles: 12_345,
+            cycles_per_second: 2_893_202_000,
+        };
         let rate = Rate::new(clock);
         for seconds in [0u64, 1, 60, 3600] {
             let cycles = 12_345 + seconds * clock.cycles_per_second;

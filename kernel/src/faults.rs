@@ -15,11 +15,11 @@ use cell::Incarnation;
 use cell::fault::{FaultRequest, InnerFault};
 use cell::public::FAULT_OFFSET;
 use cell::trace::Event;
-use spin::Once;
 
+use crate::calls::rings;
 use crate::memory::window;
 use crate::own::own;
-use crate::{clock, misdeeds, thread, trace};
+use crate::{clock, hints, misdeeds, thread, trace};
 
 /// What is injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,14 +43,6 @@ static REMAINING: AtomicU64 = AtomicU64::new(0);
 /// The awaited event came.
 static DUE: AtomicBool = AtomicBool::new(false);
 
-/// Who carries out faults in what this cell says to others.
-static SPEECH: Once<fn(Injection)> = Once::new();
-
-/// Names who carries out faults in what this cell says to others: `rpc.*` and `sw.cry_wolf`.
-pub fn set_speech(inject: fn(Injection)) {
-    SPEECH.call_once(|| inject);
-}
-
 fn request() -> &'static FaultRequest {
     // SAFETY: a page of the own public area, mapped for as long as the cell lives, made of atomics that any bit pattern
     // fits; the host writes it.
@@ -60,15 +52,22 @@ fn request() -> &'static FaultRequest {
 /// Forgets what earlier lives left behind (invariant 2). Boot CPU, once.
 pub fn set_up() {
     if own().incarnation > Incarnation(1) {
-        DONE.store(request().sequence.load(Ordering::Acquire), Ordering::Relaxed);
+        DONE.store(
+            request().sequence.load(Ordering::Acquire),
+            Ordering::Relaxed,
+        );
     }
 }
 
 /// Asks for a fault of this cell, as the host would.
 pub fn ask(injection: Injection) {
     let request = request();
-    request.fault.store(injection.fault as u32, Ordering::Relaxed);
-    request.argument.store(injection.argument, Ordering::Relaxed);
+    request
+        .fault
+        .store(injection.fault as u32, Ordering::Relaxed);
+    request
+        .argument
+        .store(injection.argument, Ordering::Relaxed);
     request.seed.store(injection.seed, Ordering::Relaxed);
     request.at.store(0, Ordering::Relaxed);
     request.after_event.store(0, Ordering::Relaxed);
@@ -78,7 +77,9 @@ pub fn ask(injection: Injection) {
 /// Looks for a request. Interrupt level.
 pub fn at_tick() {
     let request = request();
-    let Some((sequence, fault)) = request.pending(DONE.load(Ordering::Acquire)) else { return };
+    let Some((sequence, fault)) = request.pending(DONE.load(Ordering::Acquire)) else {
+        return;
+    };
     if clock::now().0 < request.at.load(Ordering::Relaxed) {
         return;
     }
@@ -140,14 +141,11 @@ fn inject(injection: Injection) {
         | InnerFault::WildWrite
         | InnerFault::IpiStorm
         | InnerFault::PortReset => start(injection),
-        InnerFault::CryWolf
-        | InnerFault::RpcDrop
+        InnerFault::CryWolf => hints::order_false_alarms(injection.argument),
+        InnerFault::RpcDrop
         | InnerFault::RpcDuplicate
         | InnerFault::RpcCorrupt
-        | InnerFault::RpcDelay => match SPEECH.get() {
-            Some(speech) => speech(injection),
-            None => log::warn!("{} came before this cell can speak", injection.fault.name()),
-        },
+        | InnerFault::RpcDelay => rings::order_mischief(injection),
     }
 }
 

@@ -141,7 +141,11 @@ pub fn grant(
     incarnation: Incarnation,
 ) -> Result<(), HypercallError> {
     by_pieces(frames, |start, count| {
-        call(Hypercall::Grant, [start, count, number(cell), incarnation.0.into()]).map(drop)
+        call(
+            Hypercall::Grant,
+            [start, count, number(cell), incarnation.0.into()],
+        )
+        .map(drop)
     })
 }
 
@@ -205,7 +209,11 @@ pub fn start_cpu(
     stack_pointer: u64,
     argument: u64,
 ) -> Result<(), HypercallError> {
-    call(Hypercall::StartCpu, [index as u64, entry, stack_pointer, argument]).map(drop)
+    call(
+        Hypercall::StartCpu,
+        [index as u64, entry, stack_pointer, argument],
+    )
+    .map(drop)
 }
 
 /// Votes for `live` as the live set of `epoch`. Returns the sealed set, perhaps another one.
@@ -254,8 +262,11 @@ pub fn report_bus_error(
     instruction: u64,
     kind: BusErrorKind,
 ) -> Result<Option<BusErrorKind>, HypercallError> {
-    call(Hypercall::ReportBusError, [address.0, instruction, kind as u64, 0])
-        .map(BusErrorKind::from_raw)
+    call(
+        Hypercall::ReportBusError,
+        [address.0, instruction, kind as u64, 0],
+    )
+    .map(BusErrorKind::from_raw)
 }
 
 /// Where this cell makes its hypercalls, for the measurement of what they cost.

@@ -14,30 +14,37 @@
 //! | [`lock`], [`clock`] | the lock of the kernel, its view of time |
 //! | [`service`] | what runs at interrupt level |
 //! | [`public_area`], [`trace`], [`panic`] | what the cell tells others: state, record, last words |
+//! | [`calls`] | calls between cells |
+//! | [`hints`], [`liveness`] | suspicions; which cells live: agreement and recovery |
+//! | [`work`] | the workload |
 //! | [`console`] | the serial port, the shell |
-//! | [`sharing`] | memory between cells |
+//! | [`sharing`], [`pages`] | memory between cells: the tables, and the tables at work |
 //! | [`faults`], [`misdeeds`] | faults that the cell injects into itself |
 //! | [`bench`], [`measurements`] | what the kernel's operations cost |
 //!
 //! # Unsafe code
 //! Lives in `cpu`, `memory`, `thread::{context, scheduler, spawn}`, `hypercall`, `own`, and where the public area is
-//! reached (`trace`, `faults`, `bench`, `panic`); each header says what keeps it sound.
+//! reached (`trace`, `faults`, `bench`, `panic`, `pages`, `calls::rings`, `liveness::surroundings`, `work`); each header says what keeps it sound.
 
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
 
 pub mod bench;
+pub mod calls;
 pub mod clock;
 pub mod console;
 pub mod cpu;
 pub mod faults;
+pub mod hints;
 pub mod hypercall;
+pub mod liveness;
 pub mod lock;
 pub mod measurements;
 pub mod memory;
 pub mod misdeeds;
 pub mod own;
+pub mod pages;
 pub mod panic;
 pub mod public_area;
 pub mod service;
@@ -45,3 +52,4 @@ pub mod sharing;
 pub mod start;
 pub mod thread;
 pub mod trace;
+pub mod work;

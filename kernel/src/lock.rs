@@ -24,7 +24,9 @@ pub struct Lock<T: ?Sized> {
 impl<T> Lock<T> {
     /// An open lock.
     pub const fn new(value: T) -> Self {
-        Self { inner: SpinMutex::new(value) }
+        Self {
+            inner: SpinMutex::new(value),
+        }
     }
 }
 
@@ -32,20 +34,30 @@ impl<T: ?Sized> Lock<T> {
     /// Waits for the lock, interrupts off.
     pub fn lock(&self) -> Guard<'_, T> {
         let interrupts = InterruptsOff::new();
-        Guard { inner: self.inner.lock(), _interrupts: interrupts, _here: PhantomData }
+        Guard {
+            inner: self.inner.lock(),
+            _interrupts: interrupts,
+            _here: PhantomData,
+        }
     }
 
     /// Takes the lock if it is open.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         let interrupts = InterruptsOff::new();
         let inner = self.inner.try_lock()?;
-        Some(Guard { inner, _interrupts: interrupts, _here: PhantomData })
+        Some(Guard {
+            inner,
+            _interrupts: interrupts,
+            _here: PhantomData,
+        })
     }
 }
 
 impl<T: ?Sized> fmt::Debug for Lock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock").field("is_locked", &self.inner.is_locked()).finish_non_exhaustive()
+        f.debug_struct("Lock")
+            .field("is_locked", &self.inner.is_locked())
+            .finish_non_exhaustive()
     }
 }
 

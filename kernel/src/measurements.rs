@@ -23,8 +23,14 @@ const TASK_PRIORITY: u32 = 0x80;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Every measurement, in the order of the results.
-pub(crate) const ALL: &[fn(&mut Recorder)] =
-    &[small_things, hypercalls, remote_memory, firewall, threads, wake_up];
+pub(crate) const ALL: &[fn(&mut Recorder)] = &[
+    small_things,
+    hypercalls,
+    remote_memory,
+    firewall,
+    threads,
+    wake_up,
+];
 
 fn small_things(recorder: &mut Recorder) {
     recorder.measure("clock read", 1000, || {
@@ -53,7 +59,12 @@ fn hypercalls(recorder: &mut Recorder) {
 /// A live cell other than this one.
 fn neighbour() -> Option<CellId> {
     let own = own();
-    own.machine.membership.current().1.without(own.cell).lowest()
+    own.machine
+        .membership
+        .current()
+        .1
+        .without(own.cell)
+        .lowest()
 }
 
 fn remote_memory(recorder: &mut Recorder) {
@@ -72,11 +83,26 @@ fn remote_memory(recorder: &mut Recorder) {
 }
 
 fn firewall(recorder: &mut Recorder) {
-    let Some(row) = pool::allocate_row(64, 1, FrameUse::Page) else { return };
+    let Some(row) = pool::allocate_row(64, 1, FrameUse::Page) else {
+        return;
+    };
     if let Some(neighbour) = neighbour() {
-        let one = FrameRange { start: row.start, end: cell::Frame(row.start.0 + 1) };
-        grant_and_revoke(recorder, neighbour, one, ["grant 1 page", "revoke 1 page, drained"]);
-        grant_and_revoke(recorder, neighbour, row, ["grant 64 pages", "revoke 64 pages, drained"]);
+        let one = FrameRange {
+            start: row.start,
+            end: cell::Frame(row.start.0 + 1),
+        };
+        grant_and_revoke(
+            recorder,
+            neighbour,
+            one,
+            ["grant 1 page", "revoke 1 page, drained"],
+        );
+        grant_and_revoke(
+            recorder,
+            neighbour,
+            row,
+            ["grant 64 pages", "revoke 64 pages, drained"],
+        );
     }
     let word = [0u8; 8];
     recorder.measure("guarded write of a word", 200, || {
@@ -100,6 +126,9 @@ fn grant_and_revoke(
         let granted = hypercall::grant(frames, neighbour, incarnation);
         let end = clock::cycles();
         close(frames, neighbour);
+        if let Err(error) = granted {
+            log::warn!("bench: {neighbour:?} was granted nothing: {error:?}");
+        }
         granted.ok().map(|()| end.wrapping_sub(start))
     });
     recorder.sample(revoke, || {
@@ -138,7 +167,11 @@ fn threads(recorder: &mut Recorder) {
         };
         thread::spawn("measured", thread::Priority::Background, body).ok()?;
         let deadline = Some(clock::now() + PATIENCE);
-        done.1.wait(deadline, || (done.0.load(Ordering::Acquire) == 1).then_some(())).ok()?;
+        done.1
+            .wait(deadline, || {
+                (done.0.load(Ordering::Acquire) == 1).then_some(())
+            })
+            .ok()?;
         Some(clock::cycles().wrapping_sub(start))
     });
 }
@@ -148,8 +181,8 @@ struct Partner {
     asked: AtomicU64,
     answered: AtomicU64,
     seen_at: AtomicU64,
-    to_partner: WaitQueue,
-    to_asker: WaitQueue,
+    asked_one: WaitQueue,
+    asking_one: WaitQueue,
 }
 
 fn wake_up(recorder: &mut Recorder) {
@@ -157,8 +190,8 @@ fn wake_up(recorder: &mut Recorder) {
         asked: AtomicU64::new(0),
         answered: AtomicU64::new(0),
         seen_at: AtomicU64::new(0),
-        to_partner: WaitQueue::new(),
-        to_asker: WaitQueue::new(),
+        asked_one: WaitQueue::new(),
+        asking_one: WaitQueue::new(),
     });
     let theirs = Arc::clone(&partner);
     let body = move || answer(&theirs);
@@ -171,18 +204,18 @@ fn wake_up(recorder: &mut Recorder) {
         ask(&partner, number)
     });
     partner.asked.store(u64::MAX, Ordering::Release);
-    partner.to_partner.wake_all();
+    partner.asked_one.wake_all();
 }
 
 fn answer(partner: &Partner) {
     let mut last = 0;
-    while let Ok(asked) = partner.to_partner.wait(Some(clock::now() + PATIENCE), || {
+    while let Ok(asked) = partner.asked_one.wait(Some(clock::now() + PATIENCE), || {
         let asked = partner.asked.load(Ordering::Acquire);
         (asked != last).then_some(asked)
     }) {
         partner.seen_at.store(clock::cycles(), Ordering::Relaxed);
         partner.answered.store(asked, Ordering::Release);
-        partner.to_asker.wake_all();
+        partner.asking_one.wake_all();
         if asked == u64::MAX {
             return;
         }
@@ -195,9 +228,14 @@ fn ask(partner: &Partner, number: u64) -> Option<u64> {
     thread::sleep(Duration::from_millis(3));
     let start = clock::cycles();
     partner.asked.store(number, Ordering::Release);
-    partner.to_partner.wake_all();
+    partner.asked_one.wake_all();
     let deadline = Some(clock::now() + PATIENCE);
     let has_answered = || (partner.answered.load(Ordering::Acquire) == number).then_some(());
-    partner.to_asker.wait(deadline, has_answered).ok()?;
-    Some(partner.seen_at.load(Ordering::Relaxed).saturating_sub(start))
+    partner.asking_one.wait(deadline, has_answered).ok()?;
+    Some(
+        partner
+            .seen_at
+            .load(Ordering::Relaxed)
+            .saturating_sub(start),
+    )
 }

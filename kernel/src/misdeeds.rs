@@ -72,7 +72,11 @@ fn write_wildly(injection: Injection) {
         let outcome = unsafe { guarded::try_write(address, &value.to_le_bytes()) };
         denied += u64::from(outcome.is_err());
     }
-    assert!(denied == 0, "bus error: {denied} of {} wild writes denied", injection.argument);
+    assert!(
+        denied == 0,
+        "bus error: {denied} of {} wild writes denied",
+        injection.argument
+    );
 }
 
 /// Tries to interrupt CPUs of other cells: by the interface of the monitor, past it, and by the doorbell.
@@ -108,7 +112,11 @@ fn reset_machine() {
         // SAFETY: the value would reset the machine; the monitor is meant to deny it.
         denied += u64::from(unsafe { port::try_write(number, value) }.is_err());
     }
-    assert!(denied == 0, "bus error: {denied} of {} port writes denied", RESETS.len());
+    assert!(
+        denied == 0,
+        "bus error: {denied} of {} port writes denied",
+        RESETS.len()
+    );
 }
 
 /// Pseudo-random numbers from a seed: a multiplication and a shift (SplitMix64).

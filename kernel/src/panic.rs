@@ -42,16 +42,25 @@ struct Place {
 
 impl From<&Context> for Place {
     fn from(context: &Context) -> Self {
-        Self { instruction: context.rip, stack_pointer: context.rsp }
+        Self {
+            instruction: context.rip,
+            stack_pointer: context.rsp,
+        }
     }
 }
 
 /// Ends the life of the cell: the panic handler of the image.
 pub fn broken_invariant(info: &PanicInfo<'_>) -> ! {
     let marker = 0u64;
-    let place = Place { instruction: 0, stack_pointer: (&raw const marker).addr() as u64 };
+    let place = Place {
+        instruction: 0,
+        stack_pointer: (&raw const marker).addr() as u64,
+    };
     match info.location() {
-        Some(at) => stop(place, format_args!("{} ({}:{})", info.message(), at.file(), at.line())),
+        Some(at) => stop(
+            place,
+            format_args!("{} ({}:{})", info.message(), at.file(), at.line()),
+        ),
         None => stop(place, format_args!("{}", info.message())),
     }
 }
@@ -69,7 +78,10 @@ pub fn unexpected_exception(context: &Context, address: Option<u64>) -> ! {
             place,
             format_args!("page fault: access to {address:#x} at {rip:#x}, error code {error:#x}"),
         ),
-        None => stop(place, format_args!("exception {vector} at {rip:#x}, error code {error:#x}")),
+        None => stop(
+            place,
+            format_args!("exception {vector} at {rip:#x}, error code {error:#x}"),
+        ),
     }
 }
 
@@ -86,10 +98,23 @@ pub fn bus_error(context: &Context, error: BusError) -> ! {
 /// Ends the life of the cell: a thread's stack pointer is below its stack.
 pub fn stack_overflow(context: &Context) -> ! {
     let (rsp, rip) = (context.rsp, context.rip);
-    stop(Place::from(context), format_args!("stack overflow: stack pointer {rsp:#x} at {rip:#x}"))
+    stop(
+        Place::from(context),
+        format_args!("stack overflow: stack pointer {rsp:#x} at {rip:#x}"),
+    )
 }
 
 /// Writes the epitaph and stops the cell.
+/// Ends a life that the other cells voted out.
+pub fn voted_out() -> ! {
+    let marker = 0u64;
+    let place = Place {
+        instruction: 0,
+        stack_pointer: (&raw const marker).addr() as u64,
+    };
+    stop(place, format_args!("voted out of the live set"))
+}
+
 fn stop(place: Place, message: fmt::Arguments<'_>) -> ! {
     interrupts::disable();
     let is_first = !STOPPING.swap(true, Ordering::SeqCst);

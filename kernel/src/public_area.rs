@@ -19,12 +19,20 @@ pub fn begin() {
     for word in &header.clock_words {
         word.store(0, Ordering::Relaxed);
     }
-    header.incarnation.store(own.incarnation.0, Ordering::Relaxed);
-    header.cell.store(own.cell.index() as u32, Ordering::Relaxed);
-    header.state.store(PublicState::Booting as u32, Ordering::Relaxed);
+    header
+        .incarnation
+        .store(own.incarnation.0, Ordering::Relaxed);
+    header
+        .cell
+        .store(own.cell.index() as u32, Ordering::Relaxed);
+    header
+        .state
+        .store(PublicState::Booting as u32, Ordering::Relaxed);
     header.cpus_up.store(0, Ordering::Relaxed);
     header.asleep.store(1, Ordering::Relaxed);
-    header.ticks_per_second.store(timer::ticks_per_second(), Ordering::Relaxed);
+    header
+        .ticks_per_second
+        .store(timer::ticks_per_second(), Ordering::Relaxed);
     header.tag.store(HEADER_TAG, Ordering::SeqCst);
 }
 
@@ -37,12 +45,17 @@ pub fn cpu_up(index: usize) {
 
 /// The cell answers calls from now on.
 pub fn serving() {
-    own().header().state.store(PublicState::Serving as u32, Ordering::Release);
+    own()
+        .header()
+        .state
+        .store(PublicState::Serving as u32, Ordering::Release);
 }
 
 /// This life is over.
 pub fn panicked() {
     let header = own().header();
     header.tag.store(0, Ordering::SeqCst);
-    header.state.store(PublicState::Panicked as u32, Ordering::SeqCst);
+    header
+        .state
+        .store(PublicState::Panicked as u32, Ordering::SeqCst);
 }

@@ -13,13 +13,16 @@
 use core::time::Duration;
 
 use bootloader_api::BootInfo;
+use cell::Epoch;
 use cell::trace::Event;
 
+use crate::calls::{incoming, rings, text};
 use crate::cpu::{gdt, idt, lapic, per_cpu, secondary, timer};
+use crate::liveness::agent;
 use crate::memory::{heap, pool, window};
 use crate::own::{self, HandoverError, Own};
-use crate::thread::{self, Priority, idle};
-use crate::{bench, clock, console, faults, hypercall, public_area, trace};
+use crate::thread::{self, Priority, SpawnError, idle};
+use crate::{bench, clock, console, faults, hypercall, pages, public_area, trace, work};
 
 /// How often joining the live set is tried, and how long between two tries.
 const JOIN_TRIES: u32 = 1000;
@@ -44,8 +47,11 @@ pub fn boot_cpu(info: &'static mut BootInfo) -> ! {
     heap::set_up(own.region);
     secondary::prepare();
     console::logger::set_up();
+    console::input::set_up();
     faults::set_up();
     bench::set_up();
+    rings::set_up();
+    pages::set_up(userland::pages_needed(own.machine.cells_count as usize));
     lapic::measure_timer();
     thread::spawn("start", Priority::Recovery, serve).expect("the first thread of a cell");
     public_area::cpu_up(cpu.index());
@@ -64,20 +70,30 @@ fn take_handover(info: &BootInfo) -> Result<&'static Own, HandoverError> {
 
 /// Brings the cell to where it serves: the first thread.
 fn serve() {
-    thread::spawn("shell", Priority::Background, || console::shell::run())
-        .expect("a new cell has slots for threads");
-    join();
+    start_threads().expect("a new cell has slots and memory for its threads");
+    let joined = join();
+    agent::start(joined).expect("a new cell has slots and memory for its threads");
     public_area::serving();
+    work::start();
     let own = own::own();
     trace::record(Event::Serving, own.incarnation.0.into(), 0);
     log::info!("life {} serves, {} CPUs", own.incarnation.0, own.cpus_count);
 }
 
+/// Starts the threads that every cell has.
+fn start_threads() -> Result<(), SpawnError> {
+    incoming::start()?;
+    thread::spawn("text", Priority::Worker, || text::run())?;
+    thread::spawn("pages", Priority::Server, || pages::run())?;
+    thread::spawn("shell", Priority::Background, || console::shell::run())?;
+    Ok(())
+}
+
 /// Joins the live set. Another seal at the same moment makes it wait for its turn.
-fn join() {
+fn join() -> Epoch {
     for _ in 0..JOIN_TRIES {
         match hypercall::join() {
-            Ok(_) => return,
+            Ok(epoch) => return epoch,
             Err(hypercall::HypercallError::Busy) => thread::sleep(JOIN_RETRY),
             Err(error) => panic!("this life may not join the live set: {error:?}"),
         }

@@ -21,7 +21,9 @@ pub fn ring() -> Option<&'static CellTrace> {
 
 /// Records an event. Never waits; fit for every context, the panic path included.
 pub fn record(event: Event, first: u64, second: u64) {
-    let (Some(ring), Some(own)) = (ring(), known()) else { return };
+    let (Some(ring), Some(own)) = (ring(), known()) else {
+        return;
+    };
     ring.record(TraceRecord {
         at: clock::now(),
         cell: own.cell.index() as u8,

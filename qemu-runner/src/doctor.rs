@@ -25,6 +25,7 @@ use crate::qemu::install::{
 use crate::qemu::process::shared_memory_room;
 use crate::qemu::qmp::Qmp;
 use crate::qemu::qtest::{BusAccess, Qtest};
+use crate::units::float;
 
 /// Free bytes in `/dev/shm` that the default machine wants.
 const ROOM: u64 = 640 << 20;
@@ -320,7 +321,7 @@ fn load_check() -> Check {
         .and_then(|number| number.parse().ok())
         .unwrap_or_default();
     let found = format!("{cpus} CPUs, load {load:.1}");
-    let good = cpus >= CPUS && load < cpus as f64;
+    let good = cpus >= CPUS && load < float(cpus as u64);
     let remedy = "times will be worse than they need be, and false alarms more frequent";
     Check::good_if(good, Status::Missing, "host", found, remedy)
 }

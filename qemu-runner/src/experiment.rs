@@ -6,6 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use cell::workload::Operation;
+use userland::Account;
+
 use crate::error::Result;
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
@@ -17,7 +20,6 @@ use crate::observation::{CellSnapshot, End, Injected, Note, Observation};
 use crate::output::Progress;
 use crate::qemu::process::Launch;
 use crate::session::{Session, system_down};
-use crate::units::milliseconds;
 use crate::watch::{Detail, Watch, snapshot};
 
 /// How long nothing may happen, and everybody work, before a run is over.
@@ -75,7 +77,7 @@ impl<'a> Run<'a> {
     fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
         Ok(Self {
-            works: before.iter().any(|cell| cell.workload.workers > 0),
+            works: before.iter().any(|cell| cell.account.workers > 0),
             session,
             channels,
             watch,
@@ -195,9 +197,11 @@ impl<'a> Run<'a> {
             }
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
+                let tenths = begun.elapsed().as_millis() / 100;
                 progress.step(&format!(
-                    "{:.0} ms since the fault",
-                    milliseconds(begun.elapsed())
+                    "{}.{} s since the fault",
+                    tenths / 10,
+                    tenths % 10
                 ));
                 if let Some(end) = self.ended(begun)? {
                     return Ok(end);
@@ -266,8 +270,8 @@ impl<'a> Run<'a> {
 /// Whether everybody serves and works and nothing has happened for a while.
 #[derive(Default)]
 struct Settled {
-    /// Since when nothing happened, with the work of each cell at that time, by life.
-    since: Option<(Instant, Vec<(u32, u64)>)>,
+    /// Since when nothing happened, with the accounts at that time.
+    since: Option<(Instant, Vec<Account>)>,
 }
 
 impl Settled {
@@ -280,8 +284,10 @@ impl Settled {
             self.restart();
         }
         let (since, _) = self.since.get_or_insert_with(|| {
-            let work = |cell: &CellSnapshot| (cell.incarnation, cell.workload.verified());
-            (Instant::now(), cells.iter().map(work).collect())
+            (
+                Instant::now(),
+                cells.iter().map(|cell| cell.account).collect(),
+            )
         });
         let long = since.elapsed() >= SETTLE;
         long && self
@@ -290,15 +296,20 @@ impl Settled {
             .all(|progressing| progressing)
     }
 
-    /// Which cells have finished work since nothing happened.
+    /// Which cells have finished operations of every kind since nothing happened.
     fn progressing(&self, cells: &[CellSnapshot], works: bool) -> Vec<bool> {
-        let Some((_, work)) = &self.since else {
+        let Some((_, accounts)) = &self.since else {
             return cells.iter().map(|cell| cell.serves).collect();
         };
-        let goes_on = |(cell, &(life, verified)): (&CellSnapshot, &(u32, u64))| {
-            let more = cell.incarnation == life && cell.workload.verified() > verified;
-            cell.serves && (more || !works)
+        let alone = cells.len() == 1;
+        let goes_on = |(cell, then): (&CellSnapshot, &Account)| {
+            let more = |&operation: &Operation| {
+                let (now, then) = (cell.account.of(operation), then.of(operation));
+                now.verified > then.verified || (alone && operation != Operation::Compute)
+            };
+            let same_life = cell.account.life == then.life;
+            cell.serves && (!works || (same_life && Operation::ALL.iter().all(more)))
         };
-        cells.iter().zip(work).map(goes_on).collect()
+        cells.iter().zip(accounts).map(goes_on).collect()
     }
 }

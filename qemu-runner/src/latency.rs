@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::guest::trace::{Observed, Source};
 use crate::observation::Observation;
+use crate::units::milliseconds_between;
 
 /// Times since the first fault, in milliseconds; `None` for what did not happen.
 #[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
@@ -30,7 +31,7 @@ impl Latencies {
     pub fn of(run: &Observation) -> Self {
         let (targets, survivors) = (run.targets(), run.survivors());
         let start = run.start();
-        let span = |at: u64| (at - start) as f64 / 1e6;
+        let span = |at: u64| milliseconds_between(start, at);
         let first = |event: Event| {
             let from_survivor =
                 |record: &&Observed| record.event == event && survivor(record, survivors);

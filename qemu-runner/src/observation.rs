@@ -1,4 +1,4 @@
-//! What was seen of one run: plain data, from which verdict, latencies, time line and trace file are made.
+//! What was seen of one run: plain data, from which all reports are made.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use cell::machine::CellState;
 use cell::trace::Event;
 use cell::{CellSet, id::CellId};
+use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
-use crate::guest::cells::Workload;
 use crate::guest::trace::{Observed, Source};
 
 /// Something that the runner did to the machine.
@@ -45,7 +45,7 @@ pub struct CellSnapshot {
     /// Whether it answers calls in that life.
     pub serves: bool,
     /// The account of its workers.
-    pub workload: Workload,
+    pub account: Account,
 }
 
 /// How a run ended.
@@ -83,7 +83,7 @@ pub struct Observation {
     /// Which cells made progress at the end.
     pub progressing: Vec<bool>,
     /// The newest account of each life of each cell.
-    pub lives: BTreeMap<(usize, u64), Workload>,
+    pub lives: BTreeMap<(usize, u32), Account>,
     /// What dead kernels said, by cell and life.
     pub epitaphs: BTreeMap<(usize, u32), String>,
     /// The monitor's live set at the end.

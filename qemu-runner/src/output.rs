@@ -1,6 +1,7 @@
 //! Output: progress on stderr for people, results on stdout for people or programs.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _, stderr, stdout};
 
 use serde::Serialize;
 
@@ -18,7 +19,8 @@ pub enum Format {
 /// One line of progress, rewritten in place; silent where stderr is not a terminal.
 #[derive(Debug)]
 pub struct Progress {
-    shown: bool,
+    /// What the line says now.
+    shown: String,
     terminal: bool,
 }
 
@@ -26,7 +28,7 @@ impl Progress {
     /// Nothing shown yet.
     pub fn new() -> Self {
         Self {
-            shown: false,
+            shown: String::new(),
             terminal: stderr().is_terminal(),
         }
     }
@@ -34,26 +36,26 @@ impl Progress {
     /// Never shows anything.
     pub const fn silent() -> Self {
         Self {
-            shown: false,
+            shown: String::new(),
             terminal: false,
         }
     }
 
     /// Shows what is being done now.
     pub fn step(&mut self, text: &str) {
-        if self.terminal {
+        if self.terminal && self.shown != text {
             eprint!("\r\x1b[K{text}");
             // Progress that cannot be shown is no reason to stop.
             let _ = stderr().flush();
-            self.shown = true;
+            text.clone_into(&mut self.shown);
         }
     }
 
     /// Removes the line.
     pub fn clear(&mut self) {
-        if self.shown {
+        if !self.shown.is_empty() {
             eprint!("\r\x1b[K");
-            self.shown = false;
+            self.shown.clear();
         }
     }
 }
@@ -95,6 +97,12 @@ pub fn print_text(text: &str) -> Result<()> {
             context: "writing the result".into(),
             source,
         })
+}
+
+/// Adds a line to a text.
+pub fn push_line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{line}");
 }
 
 /// Right-pads every column but the last to its widest entry.

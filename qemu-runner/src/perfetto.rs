@@ -16,6 +16,7 @@ use crate::error::{Context, Result};
 use crate::guest::trace::{Observed, Source};
 use crate::observation::{Observation, matters};
 use crate::timeline::describe;
+use crate::units::float;
 
 /// The track of recovery phases, beside the CPUs.
 const PHASES: u64 = 1000;
@@ -75,7 +76,10 @@ fn events(run: &Observation) -> Vec<Value> {
 }
 
 fn names(cells: usize) -> Vec<Value> {
-    let name = |process: u64, name: &str| json!({ "ph": "M", "name": "process_name", "pid": process, "args": { "name": name } });
+    let name = |process: u64, name: &str| {
+        let arguments = json!({ "name": name });
+        json!({ "ph": "M", "name": "process_name", "pid": process, "args": arguments })
+    };
     let mut events = vec![name(HOST, "host"), name(MONITOR, "monitor")];
     for cell in 0..cells {
         let process = process(Source::Cell(cell));
@@ -97,7 +101,7 @@ const fn process(source: Source) -> u64 {
 }
 
 fn microseconds(at: u64) -> f64 {
-    at as f64 / 1e3
+    float(at) / 1e3
 }
 
 fn instant(process: u64, thread: u64, at: u64, name: &str, scope: &str) -> Value {

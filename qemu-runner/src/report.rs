@@ -1,16 +1,14 @@
 //! The report of one injection, as text and as one JSON object.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
 use crate::commands::Setup;
 use crate::fault::plan::Plan;
 use crate::latency::Latencies;
 use crate::observation::{End, Observation};
-use crate::output::table;
+use crate::output::{push_line, table};
 use crate::timeline::{self, Line};
-use crate::units::milliseconds;
+use crate::units::{float, milliseconds};
 use crate::verdict::Verdict;
 
 /// The report as one JSON object.
@@ -45,7 +43,7 @@ pub fn json(
         "outcome": verdict.outcome,
         "verdict": verdict,
         "latencies_ms": latencies,
-        "live_set": run.live_set.iter().map(|cell| cell.index()).collect::<Vec<_>>(),
+        "live_set": run.live_set.iter().map(cell::CellId::index).collect::<Vec<_>>(),
         "end": end_text(&run.end),
         "epitaphs": epitaphs,
         "records_lost": run.records_lost,
@@ -72,7 +70,7 @@ pub fn text(
             )
         })
         .collect();
-    add(
+    push_line(
         &mut text,
         format_args!(
             "{}; booted in {} ms",
@@ -83,7 +81,7 @@ pub fn text(
     text.push('\n');
     text.push_str(&timeline::text(lines));
     for ((cell, life), words) in &run.epitaphs {
-        add(
+        push_line(
             &mut text,
             format_args!("\nepitaph of cell {cell}, life {life}: {words}"),
         );
@@ -95,7 +93,7 @@ pub fn text(
     text.push_str(&table(&times.collect::<Vec<_>>()));
     text.push('\n');
     text.push_str(&cells(verdict));
-    add(
+    push_line(
         &mut text,
         format_args!(
             "\nlive set at the end: {}; {}",
@@ -104,7 +102,7 @@ pub fn text(
         ),
     );
     if run.records_lost > 0 {
-        add(
+        push_line(
             &mut text,
             format_args!("{} trace records were lost", run.records_lost),
         );
@@ -115,19 +113,14 @@ pub fn text(
         "NOT contained"
     };
     let held = if verdict.held { "held" } else { "VIOLATED" };
-    add(
+    push_line(
         &mut text,
         format_args!("verdict: {held}, {contained} ({})", outcome_text(verdict)),
     );
     for violation in &verdict.violations {
-        add(&mut text, format_args!("  - {}", violation.text()));
+        push_line(&mut text, format_args!("  - {}", violation.text()));
     }
     text
-}
-
-fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{line}");
 }
 
 fn outcome_text(verdict: &Verdict) -> String {
@@ -168,7 +161,7 @@ fn cells(verdict: &Verdict) -> String {
             cell.wrong.to_string(),
             cell.longest_pause_us.map_or_else(
                 || "-".into(),
-                |pause| format!("{:.1} ms", pause as f64 / 1e3),
+                |pause| format!("{:.1} ms", float(pause) / 1e3),
             ),
         ]
     }));

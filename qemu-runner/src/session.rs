@@ -1,4 +1,4 @@
-//! A machine on its way up: from the start of QEMU until every cell serves and works.
+//! A machine on its way up, until every cell serves and works.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use cell::parameters::Parameters;
 
 use crate::error::{Error, Result};
 use crate::fault::host::Target;
-use crate::guest::cells::{Header, Workload};
+use crate::guest::cells::{self, Header};
 use crate::guest::machine::MachineView;
 use crate::guest::symbols::physical_address;
 use crate::images::Images;
@@ -17,7 +17,7 @@ use crate::qemu::process::{Launch, Qemu};
 use crate::qemu::qmp::Qmp;
 
 /// How long the machine may take until every cell serves. A host that is busy may need most of it.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Lines of the serial log that an error shows.
 const SERIAL_LINES: usize = 12;
@@ -115,8 +115,8 @@ pub fn is_serving(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<boo
 }
 
 fn is_working(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
-    let workload = Workload::read(qemu.memory(), machine.public(cell), machine.cells())?;
-    Ok(workload.verified() > 0)
+    let account = cells::account(qemu.memory(), machine.public(cell))?;
+    Ok(cells::verified(&account) > 0)
 }
 
 fn count_cells(

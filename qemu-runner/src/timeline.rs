@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::fault::catalogue::Fault;
 use crate::guest::trace::{Observed, Source};
 use crate::observation::{Observation, matters};
+use crate::output::push_line;
+use crate::units::milliseconds_between;
 
 /// Records that lie further apart are not one line.
 const GROUP_NANOSECONDS: u64 = 20_000_000;
@@ -45,7 +47,7 @@ struct Group {
 /// The time line of a run, from the first fault on.
 pub fn lines(run: &Observation) -> Vec<Line> {
     let start = run.start();
-    let since = |at: u64| (i128::from(at) - i128::from(start)) as f64 / 1e6;
+    let since = |at: u64| milliseconds_between(start, at);
     let host = |at: u64, event: &'static str, text: String| Line {
         at_ms: since(at),
         until_ms: None,
@@ -88,13 +90,16 @@ pub fn text(lines: &[Line]) -> String {
             .until_ms
             .map_or_else(String::new, |until| format!(" .. {until:.1}"));
         let time = format!("{:+.1}{until}", line.at_ms);
-        text.push_str(&format!(
-            "  {time:>16} ms  {:<14} {}\n",
-            line.who, line.text
-        ));
+        push_line(
+            &mut text,
+            format_args!("  {time:>16} ms  {:<14} {}", line.who, line.text),
+        );
     }
     if lines.len() > LINES_MAX {
-        text.push_str(&format!("  ... and {} more\n", lines.len() - LINES_MAX));
+        push_line(
+            &mut text,
+            format_args!("  ... and {} more", lines.len() - LINES_MAX),
+        );
     }
     text
 }
@@ -140,8 +145,7 @@ fn grouping(record: &Observed) -> [u64; 2] {
     let [first, second] = record.arguments;
     match record.event {
         Event::Evidence => [first, 0],
-        Event::BusError => [0, second],
-        Event::Parked | Event::Entered | Event::Restarted => [0, second],
+        Event::BusError | Event::Parked | Event::Entered | Event::Restarted => [0, second],
         Event::CpuUp => [0, 0],
         _ => [first, second],
     }
@@ -176,7 +180,8 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::Boot => format!("kernel entered, life {first}, {second} CPUs"),
         Event::CpuUp => "CPU takes part".into(),
         Event::Serving => format!("serves calls, life {first}"),
-        Event::Panic => format!("panic at {first:#x}"),
+        Event::Panic if first == 0 => "panics".into(),
+        Event::Panic => format!("panics at {first:#x}"),
         Event::Injected => {
             let fault = cell::fault::InnerFault::from_raw(first as u32);
             format!(

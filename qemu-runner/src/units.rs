@@ -26,7 +26,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("\"{number}\" is not a number"))?;
     Duration::try_from_secs_f64(value * scale)
         .ok()
-        .filter(|&span| span <= Duration::from_secs(86_400))
+        .filter(|&span| span <= Duration::from_hours(24))
         .ok_or_else(|| format!("\"{text}\" is longer than a day"))
 }
 
@@ -52,13 +52,19 @@ pub fn milliseconds(span: Duration) -> f64 {
     (span.as_secs_f64() * 1e4).round() / 10.0
 }
 
-/// A size in the largest unit that divides it.
-pub fn size_text(bytes: u64) -> String {
-    match bytes {
-        bytes if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
-        bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
-        _ => format!("{} KiB", bytes >> 10),
-    }
+/// A count as a number to calculate with; exact up to 2^53, which no count here reaches.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nine quadrillion nanoseconds are 104 days"
+)]
+pub const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// The milliseconds from `start` to `at`, both in nanoseconds; negative if `at` is the earlier one.
+pub const fn milliseconds_between(start: u64, at: u64) -> f64 {
+    let span = float(at.abs_diff(start)) / 1e6;
+    if at < start { -span } else { span }
 }
 
 #[cfg(test)]

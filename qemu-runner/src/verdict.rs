@@ -8,10 +8,12 @@ use cell::id::CellId;
 use cell::machine::CellState;
 use cell::trace::Event;
 use serde::Serialize;
+use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
+use crate::guest::cells::total;
 use crate::guest::trace::Source;
-use crate::observation::{End, Observation};
+use crate::observation::{CellSnapshot, End, Observation};
 
 /// How a run came out.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -53,8 +55,31 @@ pub enum Violation {
     WrongBytes {
         /// The cell.
         cell: usize,
+        /// In what.
+        operation: &'static str,
         /// How many.
         bytes: u64,
+    },
+    /// A survivor met bytes that only a death could explain, and nobody died.
+    SuspectWithoutDeath {
+        /// The cell.
+        cell: usize,
+        /// How many.
+        bytes: u64,
+    },
+    /// Operations of a survivor vanished, or came from nowhere.
+    Unaccounted {
+        /// The cell.
+        cell: usize,
+        /// Which kind.
+        operation: &'static str,
+    },
+    /// A survivor finished nothing of a kind.
+    NoProgress {
+        /// The cell.
+        cell: usize,
+        /// Which kind.
+        operation: &'static str,
     },
     /// Work was lost with a cell that did not die.
     LostWithTheLiving {
@@ -145,7 +170,7 @@ impl Verdict {
             violations.push(Violation::SystemDown { how: how.clone() });
         }
         deaths(run, &mut violations);
-        bytes_and_work(run, &cells, &mut violations);
+        work(run, &mut violations);
         decisions(run, &mut violations);
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
@@ -171,8 +196,23 @@ impl Violation {
             Self::SystemDown { .. }
                 | Self::BystanderDied { .. }
                 | Self::WrongBytes { .. }
+                | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
+        )
+    }
+
+    const fn is_corruption(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. }
+        )
+    }
+
+    const fn is_hang(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopped { .. } | Self::Unnoticed { .. } | Self::NoProgress { .. }
         )
     }
 
@@ -183,7 +223,22 @@ impl Violation {
             Self::BystanderDied { cell } => {
                 format!("cell {cell} died, though nothing was injected there")
             }
-            Self::WrongBytes { cell, bytes } => format!("cell {cell} met {bytes} wrong bytes"),
+            Self::WrongBytes {
+                cell,
+                operation,
+                bytes,
+            } => {
+                format!("cell {cell} met {bytes} wrong bytes in {operation}")
+            }
+            Self::SuspectWithoutDeath { cell, bytes } => {
+                format!("cell {cell} met {bytes} suspect bytes, though nobody died")
+            }
+            Self::Unaccounted { cell, operation } => {
+                format!("cell {cell}: the account of {operation} does not add up")
+            }
+            Self::NoProgress { cell, operation } => {
+                format!("cell {cell} finished no {operation} after the fault")
+            }
             Self::LostWithTheLiving {
                 cell,
                 with,
@@ -243,32 +298,94 @@ fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
     }
 }
 
-fn bytes_and_work(run: &Observation, cells: &[CellReport], violations: &mut Vec<Violation>) {
-    let dead = run.dead();
+/// What the accounts of the survivors say, by the rules of the workload itself. A cell that a fault was injected into
+/// and that lived on may have met wrong bytes of its own.
+fn work(run: &Observation, violations: &mut Vec<Violation>) {
+    if !run.works {
+        return;
+    }
+    let accounts = |cells: &[CellSnapshot]| cells.iter().map(|cell| cell.account).collect();
+    let (before, after): (Vec<Account>, Vec<Account>) =
+        (accounts(&run.before), accounts(&run.after));
+    let case = userland::Case {
+        before: &before,
+        after: &after,
+        expelled: run.dead(),
+        pause_limit: None,
+    };
     let targets = run.targets();
-    for report in cells {
-        let is_target = CellId::new(report.cell).is_some_and(|id| targets.contains(id));
-        if is_target {
-            continue;
+    let found = userland::verdict::judge(&case);
+    violations.extend(
+        found
+            .violations()
+            .filter_map(|found| in_account(found, targets)),
+    );
+}
+
+fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation> {
+    use userland::Violation as Found;
+    let (cell, violation) = match found {
+        Found::WrongBytes {
+            cell,
+            operation,
+            bytes,
+        } => {
+            let operation = operation.name();
+            (
+                cell,
+                Violation::WrongBytes {
+                    cell: cell.index(),
+                    operation,
+                    bytes,
+                },
+            )
         }
-        if report.wrong > 0 {
-            violations.push(Violation::WrongBytes {
-                cell: report.cell,
-                bytes: report.wrong,
-            });
-        }
-        for (with, &operations) in report.lost_with.iter().enumerate() {
-            let died = CellId::new(with).is_some_and(|id| dead.contains(id));
-            if operations > 0 && !died {
-                let cell = report.cell;
-                violations.push(Violation::LostWithTheLiving {
-                    cell,
+        Found::LostWithLiveCell {
+            cell,
+            with,
+            operations,
+        } => {
+            let with = with.index();
+            (
+                cell,
+                Violation::LostWithTheLiving {
+                    cell: cell.index(),
                     with,
                     operations,
-                });
-            }
+                },
+            )
         }
-    }
+        Found::SuspectWithoutDeath { cell, bytes } => (
+            cell,
+            Violation::SuspectWithoutDeath {
+                cell: cell.index(),
+                bytes,
+            },
+        ),
+        Found::Unaccounted { cell, operation } => {
+            let operation = operation.name();
+            (
+                cell,
+                Violation::Unaccounted {
+                    cell: cell.index(),
+                    operation,
+                },
+            )
+        }
+        Found::NoProgress { cell, operation } => {
+            let operation = operation.name();
+            (
+                cell,
+                Violation::NoProgress {
+                    cell: cell.index(),
+                    operation,
+                },
+            )
+        }
+        // Restarts are counted as deaths; pauses are reported, not judged.
+        Found::Restarted { .. } | Found::Paused { .. } => return None,
+    };
+    (!targets.contains(cell)).then_some(violation)
 }
 
 /// Survivors that decided the same epoch must have decided the same.
@@ -302,11 +419,11 @@ fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
     });
     if any(|one| matches!(one, Violation::SystemDown { .. })) {
         Outcome::SystemDown
-    } else if any(|one| matches!(one, Violation::WrongBytes { .. })) {
+    } else if any(Violation::is_corruption) {
         Outcome::SilentCorruption
     } else if any(Violation::breaks_containment) {
         Outcome::Spread
-    } else if any(|one| matches!(one, Violation::Stopped { .. } | Violation::Unnoticed { .. })) {
+    } else if any(Violation::is_hang) {
         Outcome::Hang
     } else if any(|one| matches!(one, Violation::NotReintegrated { .. })) {
         Outcome::DetectedNotRecovered
@@ -321,7 +438,7 @@ fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
 
 fn report(run: &Observation, cell: usize) -> CellReport {
     let (before, after) = (&run.before[cell], &run.after[cell]);
-    let first = &before.workload;
+    let first = &before.account;
     let mut report = CellReport {
         cell,
         incarnations: [before.incarnation, after.incarnation],
@@ -332,30 +449,21 @@ fn report(run: &Observation, cell: usize) -> CellReport {
         suspect: 0,
         longest_pause_us: None,
     };
-    let lives = run
-        .lives
-        .range((cell, first.incarnation)..=(cell, u64::MAX));
-    for (&(_, life), work) in lives {
-        let same = life == first.incarnation;
+    for (_, account) in run.lives.range((cell, first.life.0)..=(cell, u32::MAX)) {
+        let same = account.life == first.life;
         let since = |now: u64, then: u64| now.saturating_sub(if same { then } else { 0 });
-        report.verified += since(work.verified(), first.verified());
-        report.lost += since(work.lost(), first.lost());
-        report.wrong += since(work.wrong(), first.wrong());
-        let suspect = |accounts: &crate::guest::cells::Workload| {
-            accounts
-                .operations
-                .iter()
-                .map(|account| account.suspect)
-                .sum()
-        };
-        report.suspect += since(suspect(work), suspect(first));
-        for (with, total) in report.lost_with.iter_mut().enumerate() {
-            let then = first.lost_with.get(with).copied().unwrap_or(0);
-            *total += since(work.lost_with.get(with).copied().unwrap_or(0), then);
+        let done =
+            |count: fn(&OperationCounts) -> u64| since(total(account, count), total(first, count));
+        report.verified += done(|counts| counts.verified);
+        report.lost += done(|counts| counts.lost);
+        report.wrong += done(|counts| counts.wrong);
+        report.suspect += done(|counts| counts.suspect);
+        for (with, lost) in report.lost_with.iter_mut().enumerate() {
+            *lost += since(account.lost_with[with], first.lost_with[with]);
         }
     }
     if before.incarnation == after.incarnation {
-        report.longest_pause_us = Some(after.workload.longest_pause / 1000);
+        report.longest_pause_us = Some(after.account.longest_pause / 1000);
     }
     report
 }

@@ -4,38 +4,39 @@
 
 use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::guest::cells::{Account, Workload};
 use crate::guest::trace::Observed;
 use crate::latency::Latencies;
 use crate::observation::{CellSnapshot, Injected};
+use cell::{CELLS_MAX, Incarnation};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 const MILLISECOND: u64 = 1_000_000;
 
-fn workload(incarnation: u64, verified: u64) -> Workload {
-    let account = Account {
+fn account(life: u32, verified: u64) -> Account {
+    let counts = OperationCounts {
         attempted: verified,
         verified,
-        ..Account::default()
+        ..OperationCounts::default()
     };
-    let mut operations = [Account::default(); 4];
-    operations[0] = account;
-    Workload {
-        incarnation,
+    Account {
+        life: Incarnation(life),
         workers: 2,
-        operations,
-        lost_with: vec![0; 3],
-        ..Workload::default()
+        operations: [counts; 4],
+        lost_with: [0; CELLS_MAX],
+        longest_pause: 0,
+        longest_pause_of: [0; 4],
+        last_progress: 0,
     }
 }
 
 fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
+    let account = account(incarnation, verified);
     CellSnapshot {
         state: CellState::Live,
         incarnation,
         serves: true,
-        workload: workload(u64::from(incarnation), verified),
+        account,
     }
 }
 
@@ -89,7 +90,7 @@ fn good_run() -> Observation {
         after,
         progressing: vec![true; 3],
         lives: lives
-            .map(|((cell, life), done)| ((cell, life), workload(life, done)))
+            .map(|((cell, life), done)| ((cell, life), account(life, done)))
             .into(),
         epitaphs: BTreeMap::new(),
         live_set: CellSet::first(3),
@@ -105,7 +106,11 @@ fn a_death_that_stays_in_its_cell_is_held() {
     assert_eq!(verdict.outcome, Outcome::Recovered);
     assert_eq!((verdict.held, verdict.contained), (true, true));
     assert_eq!(verdict.dead, [1]);
-    assert_eq!(verdict.cells[1].verified, 2 + 20);
+    assert_eq!(
+        verdict.cells[1].verified,
+        4 * (2 + 20),
+        "of both lives, of four kinds"
+    );
 }
 
 #[test]
@@ -137,28 +142,39 @@ fn a_dead_bystander_is_a_spread() {
 fn wrong_bytes_count_where_no_fault_was_injected() {
     let mut run = good_run();
     for cell in [0, 1] {
-        if let Some(work) = run.lives.get_mut(&(cell, 1)) {
-            work.operations[2].wrong = 3;
-        }
+        run.after[cell].account.operations[2].wrong = 3;
     }
     let verdict = Verdict::of(&run);
-    assert_eq!(
-        verdict.violations,
-        [Violation::WrongBytes { cell: 0, bytes: 3 }]
-    );
+    let expected = Violation::WrongBytes {
+        cell: 0,
+        operation: "share",
+        bytes: 3,
+    };
+    assert_eq!(verdict.violations, [expected]);
     assert_eq!(verdict.outcome, Outcome::SilentCorruption);
 }
 
 #[test]
 fn work_may_be_lost_with_the_dead_only() {
     let mut run = good_run();
-    if let Some(work) = run.lives.get_mut(&(0, 1)) {
-        work.lost_with = vec![0, 7, 4];
-    }
+    run.after[0].account.lost_with[1] = 7;
+    run.after[0].account.lost_with[2] = 4;
     let expected = Violation::LostWithTheLiving {
         cell: 0,
         with: 2,
         operations: 4,
+    };
+    assert_eq!(Verdict::of(&run).violations, [expected]);
+}
+
+#[test]
+fn a_survivor_must_go_on_with_every_kind_of_work() {
+    let mut run = good_run();
+    let borrow = &mut run.after[2].account.operations[3];
+    (borrow.attempted, borrow.verified) = (10, 10);
+    let expected = Violation::NoProgress {
+        cell: 2,
+        operation: "borrow",
     };
     assert_eq!(Verdict::of(&run).violations, [expected]);
 }

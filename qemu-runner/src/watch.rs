@@ -1,12 +1,13 @@
-//! A watch on a running machine: its records, its time, and the accounts of every life.
+//! A watch on a running machine: its records, its time, every account.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cell::trace::Event;
+use userland::Account;
 
 use crate::error::Result;
-use crate::guest::cells::{self, Header, Workload};
+use crate::guest::cells::{self, Header};
 use crate::guest::clock::GuestClock;
 use crate::guest::machine::MachineView;
 use crate::guest::memory::GuestMemory;
@@ -37,7 +38,7 @@ pub struct Watch {
     /// The records, in the order in which they were seen.
     pub records: Vec<Observed>,
     /// The newest account of each life of each cell.
-    pub lives: BTreeMap<(usize, u64), Workload>,
+    pub lives: BTreeMap<(usize, u32), Account>,
     /// What dead kernels said, by cell and life.
     pub epitaphs: BTreeMap<(usize, u32), String>,
     accounts_read: Instant,
@@ -88,8 +89,8 @@ impl Watch {
     pub fn read_accounts(&mut self, memory: &GuestMemory, machine: &MachineView) -> Result<()> {
         for cell in 0..machine.cells() {
             let public = machine.public(cell);
-            let workload = Workload::read(memory, public, machine.cells())?;
-            self.lives.insert((cell, workload.incarnation), workload);
+            let account = cells::account(memory, public)?;
+            self.lives.insert((cell, account.life.0), account);
             if let Some((life, text)) = cells::epitaph(memory, public)? {
                 self.epitaphs.insert((cell, life), text);
             }
@@ -133,7 +134,7 @@ pub fn snapshot(session: &Session) -> Result<Vec<CellSnapshot>> {
                 state: status.state,
                 incarnation: status.incarnation,
                 serves: is_serving(&session.qemu, machine, cell)?,
-                workload: Workload::read(memory, machine.public(cell), machine.cells())?,
+                account: cells::account(memory, machine.public(cell))?,
             })
         })
         .collect()

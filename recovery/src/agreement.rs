@@ -121,13 +121,17 @@ impl<const CELLS: usize> Agreement<CELLS> {
         };
     }
 
-    /// Ends the run; `phase` says how.
+    /// Ends the run. The opinions of a run that was closed stay for those who have not.
     fn end(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.attempts = 0;
-        self.accused = CellSet::EMPTY;
-        self.alert = None;
-        self.has_voted = false;
+        let flooding = core::mem::replace(&mut self.flooding, Flooding::new());
+        *self = Self {
+            phase,
+            ballot: self.ballot,
+            ..Self::new()
+        };
+        if phase == Phase::Closed {
+            self.flooding = flooding;
+        }
     }
 
     /// Takes over what a peer's record says about the attempt.
@@ -396,7 +400,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             self.count_strikes(s);
         }
         self.agreement.end(Phase::Idle);
-        self.agreement.flooding = Flooding::new();
         self.end_quarantine(s, self.live);
     }
 
@@ -406,7 +409,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             self.watch.put(Hint { suspect, reason });
         }
         self.agreement.end(Phase::Idle);
-        self.agreement.flooding = Flooding::new();
         self.end_quarantine(s, self.live);
     }
 

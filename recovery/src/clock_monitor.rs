@@ -186,7 +186,7 @@ impl Track {
     fn is_nonsense(&mut self, now: Instant, timing: &Timing) -> bool {
         let ran_backward = self.rate_since == Instant(u64::MAX);
         let elapsed = now.since(self.rate_since);
-        if !ran_backward && elapsed < timing.hint * 2 {
+        if !ran_backward && elapsed < timing.rate {
             return false;
         }
         let ticks = elapsed.as_nanos() / timing.tick.as_nanos().max(1);

@@ -24,6 +24,8 @@ pub struct Timing {
     pub tick: Duration,
     /// For which a clock may stand still before it is a hint.
     pub hint: Duration,
+    /// Over which the rate of a clock is measured.
+    pub rate: Duration,
     /// For which a suspect, or a round of flooding, may take.
     pub probe: Duration,
     /// For which votes may be missing before the next attempt. Longer than the monitor needs to testify.
@@ -48,6 +50,7 @@ impl Timing {
         Self {
             tick: Duration::from_micros(settings.tick_microseconds as u64),
             hint: Duration::from_millis(settings.hint_milliseconds as u64),
+            rate: Duration::from_millis(settings.hint_milliseconds as u64 * 2),
             probe,
             vote: if probe.as_nanos() > witness.as_nanos() {
                 probe
@@ -66,6 +69,7 @@ impl Timing {
     pub(crate) const NEVER: Self = Self {
         tick: Duration::MAX,
         hint: Duration::MAX,
+        rate: Duration::MAX,
         probe: Duration::MAX,
         vote: Duration::MAX,
         barrier: Duration::MAX,

@@ -1,21 +1,24 @@
 //! Outstanding calls: exactly one outcome each.
 //!
-//! A thread that calls another cell begins a [`Call`], sends the request, and polls or sleeps until the call has ended.
-//! Whatever ends it first decides the outcome: the reply, the deadline, or the news that the peer is gone. What
-//! comes later is dropped and counted.
+//! A thread that calls another cell begins a [`Call`], sends the request, and polls or sleeps until
+//! the call has ended. Whatever ends it first decides the outcome: the reply, the deadline, or the
+//! news that the peer is gone. What comes later is dropped and counted.
 //!
-//! The table has no lock of its own. The kernel holds one around it, with interrupts off, since the calling thread, the
-//! doorbell handler, the timer tick and recovery all change it; everything here takes time bounded by [`CALLS_MAX`].
+//! The table has no lock of its own. The kernel holds one around it, with interrupts off, since the
+//! calling thread, the doorbell handler, the timer tick and recovery all change it; everything here
+//! takes time bounded by [`CALLS_MAX`].
 //!
 //! # Invariants
-//! 1. Each [`Call`] has exactly one [`Outcome`]: it is given out against the `Call` itself, which cannot be copied.
-//! 2. A call number names one call of one life of the cell: an entry that is used again has a new generation, and messages
-//!    carry the incarnation of the caller.
-//! 3. At most [`CALLS_PER_PEER_MAX`] calls wait for one peer, as many as its ring of replies has slots; so a peer that
-//!    serves finds room for its replies, provided that the caller polls.
+//! 1. Each [`Call`] has exactly one [`Outcome`]: it is given out against the `Call` itself, which
+//!    cannot be copied.
+//! 2. A call number names one call of one life of the cell: an entry that is used again has a new
+//!    generation, and messages carry the incarnation of the caller.
+//! 3. At most [`CALLS_PER_PEER_MAX`] calls wait for one peer, as many as its ring of replies has
+//!    slots; so a peer that serves finds room for its replies, provided that the caller polls.
 //!
 //! # Not guaranteed
-//! That an operation which timed out was not carried out. Callers take back what they asked for (release, return).
+//! That an operation which timed out was not carried out. Callers take back what they asked for
+//! (release, return).
 
 use core::fmt;
 
@@ -31,7 +34,7 @@ pub const CALLS_MAX: usize = 64;
 /// Calls that one cell can have outstanding with one peer.
 pub const CALLS_PER_PEER_MAX: usize = SLOTS as usize;
 
-/// For how long a caller spins before it sleeps, in microseconds (Hive: 50; Chapin's thesis, 4.4).
+/// For how long a caller spins before it sleeps, in microseconds; as in Hive.
 pub const SPIN_MICROSECONDS: u64 = 50;
 
 /// The caller's name for a call: entry in the low half, generation in the high half.
@@ -85,7 +88,8 @@ pub enum Outcome {
     TimedOut,
     /// The peer was declared dead.
     PeerGone,
-    /// The request could not be sent before the deadline, because the peer did not make room: a hint.
+    /// The request could not be sent before the deadline, because the peer did not make room: a
+    /// hint.
     Refused,
 }
 
@@ -123,8 +127,8 @@ pub enum Completion {
     Ended(Waiter),
     /// The call had ended before. Dropped.
     Late,
-    /// It answers a call that was never made, or was made to another cell, or for another operation. Dropped; a hint
-    /// about the sender.
+    /// It answers a call that was never made, or was made to another cell, or for another
+    /// operation. Dropped; a hint about the sender.
     Mismatched,
 }
 
@@ -249,7 +253,8 @@ impl CallTable {
         Ok(Call(CallNumber::new(index, entry.generation)))
     }
 
-    /// Notes that the request is in the ring. Decides between `TimedOut` and `Refused` at the deadline.
+    /// Notes that the request is in the ring. Decides between `TimedOut` and `Refused` at the
+    /// deadline.
     pub fn mark_sent(&mut self, call: &Call) {
         if let State::Waiting(waiting) = &mut self.entry(call).state {
             waiting.progress = Progress::Sent;

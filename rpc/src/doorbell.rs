@@ -1,7 +1,7 @@
 //! When the receiver must be woken, without losing a wake-up.
 //!
-//! A doorbell costs a hypercall and an interrupt, so it is rung only while nobody in the receiving cell polls its
-//! rings. The receiver says so in the `asleep` word of its public header.
+//! A doorbell costs a hypercall and an interrupt, so it is rung only while nobody in the receiving
+//! cell polls its rings. The receiver says so in the `asleep` word of its public header.
 //!
 //! # Protocol
 //! ```text
@@ -10,16 +10,20 @@
 //! fence                                   fence
 //! load asleep; if 1, ring                 poll all rings once more; if one has something, poll on
 //! ```
-//! Whatever the order of the two fences, the sender sees `asleep`, or the receiver sees the message, or both.
+//! Whatever the order of the two fences, the sender sees `asleep`, or the receiver sees the
+//! message, or both.
 //!
 //! # Invariants
-//! 1. While no CPU of the cell is between [`Pollers::enter`] and [`Pollers::leave`], `asleep` is 1 (apart from a CPU that
-//!    is just about to store it). An `asleep` of 1 while somebody polls is possible and costs a needless interrupt.
-//! 2. The doorbell interrupt stays pending while the receiver has interrupts off, so one that is rung between the last
-//!    poll and the `hlt` ends that `hlt` at once (`sti; hlt` lets no interrupt in between).
+//! 1. While no CPU of the cell is between [`Pollers::enter`] and [`Pollers::leave`], `asleep` is 1
+//!    (apart from a CPU that is just about to store it). An `asleep` of 1 while somebody polls is
+//!    possible and costs a needless interrupt.
+//! 2. The doorbell interrupt stays pending while the receiver has interrupts off, so one that is
+//!    rung between the last poll and the `hlt` ends that `hlt` at once (`sti; hlt` lets no
+//!    interrupt in between).
 //!
 //! # Not guaranteed
-//! That a sick receiver sets the word. A message to it then waits for its next timer tick, or for the sender's deadline.
+//! That a sick receiver sets the word. A message to it then waits for its next timer tick, or for
+//! the sender's deadline.
 
 use cell::careful::CarefulError;
 
@@ -93,8 +97,8 @@ impl Pollers {
 
     /// The calling CPU stops polling. Called as often as [`Pollers::enter`], by the same CPU.
     ///
-    /// Once the count is 0 again, the last word is 1: every CPU that stored 0 did so before it left, hence before the
-    /// last one left.
+    /// Once the count is 0 again, the last word is 1: every CPU that stored 0 did so before it
+    /// left, hence before the last one left.
     pub fn leave(&self, asleep: &AtomicU32) -> Recheck {
         let before = self.count.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "a CPU left that had not entered");

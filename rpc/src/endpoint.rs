@@ -1,13 +1,15 @@
 //! All rings of one cell: send, poll, admit and forget cells.
 //!
 //! # Use
-//! The kernel makes one [`Endpoint`] when it boots, admits each cell of the live set, and then: sends; polls every
-//! admitted cell at each doorbell, at each timer tick and while it spins for a reply; and calls [`Endpoint::tend`] for
-//! every admitted cell at each tick. When a cell is expelled it is forgotten; when it rejoins it is admitted in its
-//! new incarnation, and the pair starts afresh without any exchange (see the sessions of [`crate::ring`]).
+//! The kernel makes one [`Endpoint`] when it boots, admits each cell of the live set, and then:
+//! sends; polls every admitted cell at each doorbell, at each timer tick and while it spins for a
+//! reply; and calls [`Endpoint::tend`] for every admitted cell at each tick. When a cell is
+//! expelled it is forgotten; when it rejoins it is admitted in its new incarnation, and the pair
+//! starts afresh without any exchange (see the sessions of [`crate::ring`]).
 //!
 //! # Invariants
-//! 1. All CPUs of the cell may call everything here at any time; each message is given out to one of them.
+//! 1. All CPUs of the cell may call everything here at any time; each message is given out to one
+//!    of them.
 //! 2. A poll that finds nothing costs one remote load per ring and takes no lock.
 //! 3. To or from a cell that is not admitted nothing is sent, and nothing is read.
 //! 4. Locks: that of an outbox is held while that of the mischief is taken; no other two at once.
@@ -68,7 +70,8 @@ pub struct LinkStatistics {
 pub struct Link<L: Locking> {
     outbox: L::Lock<Outbox>,
     inbox: L::Lock<Inbox>,
-    /// What the peer's produced words hold while there is nothing to read; [`NOTHING`] while it is not admitted.
+    /// What the peer's produced words hold while there is nothing to read; [`NOTHING`] while it is
+    /// not admitted.
     idle: [AtomicU64; 2],
 }
 
@@ -128,8 +131,9 @@ impl<L: Locking> core::fmt::Debug for Endpoint<'_, L> {
 }
 
 impl<'a, L: Locking> Endpoint<'a, L> {
-    /// The endpoint of a life of `cell` that just began. `lanes` are the cell's own ones, in its public area, and are
-    /// cleared; `links` are new ones. Both are indexed by peer; cells beyond cannot be admitted.
+    /// The endpoint of a life of `cell` that just began. `lanes` are the cell's own ones, in its
+    /// public area, and are cleared; `links` are new ones. Both are indexed by peer; cells beyond
+    /// cannot be admitted.
     pub fn new(
         cell: CellId,
         incarnation: Incarnation,
@@ -146,9 +150,9 @@ impl<'a, L: Locking> Endpoint<'a, L> {
         }
     }
 
-    /// Lets messages pass to and from `peer` in its life `incarnation`. The first time for a life, both directions start
-    /// afresh; after [`Endpoint::forget`] of the same life they go on where they were. An older life than one known is
-    /// ignored.
+    /// Lets messages pass to and from `peer` in its life `incarnation`. The first time for a life,
+    /// both directions start afresh; after [`Endpoint::forget`] of the same life they go on where
+    /// they were. An older life than one known is ignored.
     ///
     /// # Panics
     /// If `peer` has no lane or no link.
@@ -164,7 +168,8 @@ impl<'a, L: Locking> Endpoint<'a, L> {
             .with(|outbox| outbox.admit(self.own, life, lane));
     }
 
-    /// Stops messages to and from `peer`. Its outstanding calls are ended by [`crate::CallTable::peer_gone`].
+    /// Stops messages to and from `peer`. Its outstanding calls are ended by
+    /// [`crate::CallTable::peer_gone`].
     pub fn forget(&self, peer: CellId) {
         let Some((_, link)) = self.pair(peer) else {
             return;
@@ -198,8 +203,8 @@ impl<'a, L: Locking> Endpoint<'a, L> {
     /// Answers a request; the caller rings the doorbell if needed.
     ///
     /// # Errors
-    /// See [`SendError`]. `Full` means that the peer broke its promise to have no more calls outstanding than a ring
-    /// holds, or does not read its replies: the reply may be given up.
+    /// See [`SendError`]. `Full` means that the peer broke its promise to have no more calls
+    /// outstanding than a ring holds, or does not read its replies: the reply may be given up.
     pub fn send_reply(
         &self,
         request: &Request,
@@ -224,8 +229,9 @@ impl<'a, L: Locking> Endpoint<'a, L> {
         self.send(from, Some(incarnation), &draft, now, remote)
     }
 
-    /// Takes the next message from `peer`, replies first. `Some(Err(_))` means that something was refused and that there
-    /// may be more; a caller that polls until `None` sets itself a limit, for instance [`crate::layout::SLOTS`].
+    /// Takes the next message from `peer`, replies first. `Some(Err(_))` means that something was
+    /// refused and that there may be more; a caller that polls until `None` sets itself a limit,
+    /// for instance [`crate::layout::SLOTS`].
     pub fn poll(&self, peer: CellId, remote: &impl RemoteLane) -> Option<Result<Message, Refusal>> {
         Queue::ALL
             .into_iter()
@@ -248,7 +254,8 @@ impl<'a, L: Locking> Endpoint<'a, L> {
             .with(|inbox| inbox.next(queue, lane, remote, &link.idle))
     }
 
-    /// Whether `peer` has said something that was not read yet: the last look before sleep. Takes no lock.
+    /// Whether `peer` has said something that was not read yet: the last look before sleep. Takes
+    /// no lock.
     pub fn has_message(&self, peer: CellId, remote: &impl RemoteLane) -> bool {
         let Some((_, link)) = self.pair(peer) else {
             return false;
@@ -260,8 +267,8 @@ impl<'a, L: Locking> Endpoint<'a, L> {
         })
     }
 
-    /// Does what is due for `peer` at a tick: puts index words right that went wrong, and sends messages that were held up
-    /// long enough.
+    /// Does what is due for `peer` at a tick: puts index words right that went wrong, and sends
+    /// messages that were held up long enough.
     ///
     /// # Errors
     /// Those of sending; what was held up is then lost.

@@ -1,7 +1,7 @@
 //! Every interleaving of two or three CPUs at a ring and its doorbell, explored by loom.
 //!
-//! Rings have two slots here, so that few messages go round. Nothing spins: a CPU that finds nothing goes on, and
-//! what it would have met is asserted after the others have ended.
+//! Rings have two slots here, so that few messages go round. Nothing spins: a CPU that finds
+//! nothing goes on, and what it would have met is asserted after the others have ended.
 
 use loom::model;
 use loom::sync::Arc;
@@ -123,7 +123,8 @@ fn no_wake_up_is_lost_when_two_cpus_poll() {
     model(|| {
         let pair = pair();
         let mut producer = producer(&pair);
-        // The second CPU comes and goes; it only looks whether there is something when it is the last to leave.
+        // The second CPU comes and goes; it only looks whether there is something when it is the
+        // last to leave.
         let other = thread::spawn({
             let pair = Arc::clone(&pair);
             move || {
@@ -147,8 +148,8 @@ fn no_wake_up_is_lost_when_two_cpus_poll() {
     });
 }
 
-/// Without a sender: loom forgets that a store comes after another one of its thread when a third thread reads the
-/// former, late, after a fence.
+/// Without a sender: loom forgets that a store comes after another one of its thread when a third
+/// thread reads the former, late, after a fence.
 #[test]
 fn whoever_leaves_last_leaves_the_cell_asleep() {
     model(|| {

@@ -10,12 +10,14 @@
 //! 0x1080   4096   32 slots of replies from S to R                   S         R
 //! 0x2080          end
 //! ```
-//! Produced and consumed words lie on different cache lines, since different directions of traffic change them.
+//! Produced and consumed words lie on different cache lines, since different directions of traffic
+//! change them.
 //!
 //! # Invariants
 //! 1. Only the cell that a lane lies in stores to it.
-//! 2. Requests and replies share neither slots nor index words, so that a cell which cannot take more requests can
-//!    still be answered (and so that no two cells wait for each other's requests to be served).
+//! 2. Requests and replies share neither slots nor index words, so that a cell which cannot take
+//!    more requests can still be answered (and so that no two cells wait for each other's requests
+//!    to be served).
 //!
 //! # Not guaranteed
 //! Anything about the content of a lane in another cell's memory.
@@ -85,7 +87,8 @@ impl Lane {
         }
     }
 
-    /// Takes back whatever an earlier life said here. Its index words suffice: no slot is read without them.
+    /// Takes back whatever an earlier life said here. Its index words suffice: no slot is read
+    /// without them.
     pub(crate) fn clear(&self) {
         for word in self.produced.iter().chain(&self.consumed) {
             word.store(0, Ordering::SeqCst);
@@ -109,7 +112,8 @@ impl Lane {
         self.consumed[queue.index()].store(index, Ordering::Release);
     }
 
-    /// Says again how much was produced, if the word does not: memory can go wrong without its cell.
+    /// Says again how much was produced, if the word does not: memory can go wrong without its
+    /// cell.
     pub(crate) fn restore_produced(&self, queue: Queue, index: u64) {
         if self.load_produced(queue) != index {
             self.produce(queue, index);
@@ -168,7 +172,8 @@ pub trait RemoteLane {
     /// The word cannot be read.
     fn consumed(&self, queue: Queue) -> Result<u64, CarefulError>;
 
-    /// Copies words of a slot. `slot` is below [`SLOTS`], and `first_word + to.len()` at most [`SLOT_WORDS`].
+    /// Copies words of a slot. `slot` is below [`SLOTS`], and `first_word + to.len()` at most
+    /// [`SLOT_WORDS`].
     ///
     /// # Errors
     /// A word cannot be read.

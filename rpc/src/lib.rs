@@ -1,8 +1,9 @@
 //! Calls between cells, over rings that only their sender writes.
 //!
-//! A cell kernel never writes another kernel's memory, so each cell keeps, in its own public area, one ring of requests
-//! and one of replies for every other cell, and the others read them remotely. What they have read so far they say in
-//! *their* public areas, where the sender reads it: that is the flow control. Nothing here trusts what it reads.
+//! A cell kernel never writes another kernel's memory, so each cell keeps, in its own public area,
+//! one ring of requests and one of replies for every other cell, and the others read them remotely.
+//! What they have read so far they say in *their* public areas, where the sender reads it: that is
+//! the flow control. Nothing here trusts what it reads.
 //!
 //! | module | what it settles |
 //! |---|---|
@@ -19,9 +20,13 @@
 //! | [`lock`] | how a kernel lends its locks to this crate |
 //!
 //! # Checking
-//! `cargo test -p rpc` runs unit, property and two-thread tests. The interleavings of ring and doorbell are explored by
-//! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p rpc --release --lib`, in a target directory of its own,
-//! lest the flag rebuild everything.
+//! `cargo test -p rpc` runs unit, property and stress tests. The interleavings of ring and doorbell
+//! are explored by loom, in a target directory of its own lest the flag rebuild everything (about a
+//! second, once built):
+//! ```text
+//! LOOM_MAX_PREEMPTIONS=3 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
+//!     cargo test -p rpc --release --lib
+//! ```
 
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![forbid(unsafe_code)]

@@ -8,16 +8,17 @@
 //! word 4   checksum over all other words in use
 //! word 5   payload, up to 88 bytes; words beyond the length are not in use
 //! ```
-//! More than 88 bytes go by reference: the message names an address, which is read by careful reference.
+//! More than 88 bytes go by reference: the message names an address, which is read by careful
+//! reference.
 //!
 //! # Invariants
-//! 1. [`Expectation::open`] looks at copies only, and gives out nothing that it has not checked.
-//! 2. A change of any bits within one word of a sealed message is always found; any other change with a probability of
-//!    all but one in 2^64.
+//! 1. The receiver looks at copies only, and gives out nothing that it has not checked.
+//! 2. A change of any bits within one word of a sealed message is always found; any other change,
+//!    but for a chance of one in 2^64.
 //!
 //! # Not guaranteed
-//! That the checksum keeps a malicious kernel out: it finds damage, not lies. What a message asks for is checked against
-//! what its sender may ask.
+//! That the checksum keeps a malicious kernel out: it finds damage, not lies. What a message asks
+//! for is checked against what its sender may ask.
 
 use cell::careful::CarefulError;
 use cell::{CellId, Incarnation};
@@ -197,7 +198,8 @@ pub enum Message {
 pub enum Refusal {
     /// The ring could not be read.
     Unreachable(CarefulError),
-    /// The peer's index is this far from what was read last, more than its ring holds. What lay between is lost.
+    /// The peer's index is this far from what was read last, more than its ring holds. What lay
+    /// between is lost.
     RanAway(u32),
     /// A payload longer than a message holds; the length.
     Length(u8),
@@ -224,7 +226,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the refusal is a hint about the peer. Old and repeated messages are not: they do no harm.
+    /// Whether the refusal is a hint about the peer. Old and repeated messages are not: they do no
+    /// harm.
     pub const fn blames_peer(&self) -> bool {
         match self {
             Self::Unreachable(error) => error.blames_cell(),
@@ -331,7 +334,8 @@ pub(crate) struct Expectation {
 }
 
 impl Expectation {
-    /// Copies a message, checks it and gives it out with its sequence number, which is left to the ring to check.
+    /// Copies a message, checks it and gives it out with its sequence number, which is left to the
+    /// ring to check.
     ///
     /// # Errors
     /// See [`Refusal`]; never `RanAway`, `Duplicate` or `OutOfSequence`.
@@ -423,9 +427,9 @@ fn tail_is_zero(payload: &[u64], length: u8) -> bool {
     rest == 0 || payload[full] >> (rest * 8) == 0
 }
 
-/// The checksum of the words of a message. Each step is a bijection of the state for a given word, and of the word for
-/// a given state; so a change within one word always changes the result (invariant 2). The start keeps a slot of
-/// zeros from being a message.
+/// The checksum of the words of a message. Each step is a bijection of the state for a given word,
+/// and of the word for a given state; so a change within one word always changes the result
+/// (invariant 2). The start keeps a slot of zeros from being a message.
 fn checksum(words: &[u64]) -> u64 {
     const START: u64 = 0x243f_6a88_85a3_08d3;
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

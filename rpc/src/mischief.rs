@@ -1,12 +1,15 @@
 //! Messages dropped, sent twice, spoilt or held up on purpose.
 //!
-//! The host orders it (`rpc.drop`, `rpc.duplicate`, `rpc.corrupt`, `rpc.delay`), to see whether the other cells notice.
-//! It is done at the sending side, after the sequence number was drawn and the message was sealed, so that the
-//! receivers meet exactly what a faulty sender or a faulty memory would show them.
+//! The host orders it (`rpc.drop`, `rpc.duplicate`, `rpc.corrupt`, `rpc.delay`), to see whether the
+//! other cells notice. It is done at the sending side, after the sequence number was drawn and the
+//! message was sealed, so that the receivers meet exactly what a faulty sender or a faulty memory
+//! would show them.
 //!
 //! # Invariants
-//! 1. Each outgoing message is treated in one way only, in the order of the fields of [`Mischief`].
-//! 2. A message is held up at most until its instant; when [`HELD_MAX`] are held, others go out at once.
+//! 1. Each outgoing message is treated in one way only, in the order of
+//!    the fields of `Mischief`.
+//! 2. A message is held up at most until its instant; when [`HELD_MAX`] are held, others go out at
+//!    once.
 
 use core::time::Duration;
 

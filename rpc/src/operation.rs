@@ -1,11 +1,12 @@
 //! What a cell may ask of another, with its arguments and results.
 //!
-//! Arguments and results are encoded and decoded by pure functions. Decoding accepts exactly what encoding gives out
-//! and refuses everything else; what names something of the receiver's comes out as a claim ([`ClaimedFrame`],
-//! [`ClaimedPage`]) that the receiver must check against what it has.
+//! Arguments and results are encoded and decoded by pure functions. Decoding accepts exactly what
+//! encoding gives out and refuses everything else; what names something of the receiver's comes out
+//! as a claim ([`ClaimedFrame`], [`ClaimedPage`]) that the receiver must check against what it has.
 //!
 //! # Invariants
-//! 1. No payload makes a decoder panic, and no decoded value exceeds the limits that its type states.
+//! 1. No payload makes a decoder panic, and no decoded value exceeds the limits that its type
+//!    states.
 
 use cell::{Frame, FrameRange};
 
@@ -55,7 +56,8 @@ operations! {
     Compute = 3, Interrupt, "compute";
     /// Proves that the cell serves calls. Arguments: one word. Results: the same word.
     Ping = 4, Interrupt, "ping";
-    /// Asks for a page of the receiver, to read or to write. Arguments: [`ImportPage`]. Results: [`ImportedPage`].
+    /// Asks for a page of the receiver, to read or to write. Arguments: [`ImportPage`]. Results:
+    /// [`ImportedPage`].
     ImportPage = 5, Interrupt, "import page";
     /// Gives a page of the receiver back. Arguments: [`ReleasePage`]. No results.
     ReleasePage = 6, Queued, "release page";
@@ -65,6 +67,9 @@ operations! {
     ReturnFrames = 8, Queued, "return frames";
     /// Writes bytes to the serial port of the receiver. Arguments: the bytes. No results.
     ConsoleWrite = 9, Queued, "console write";
+    /// Asks for what the workload of the receiver computes. Arguments and results: eight words each, which both ends
+    /// can compute.
+    Work = 10, Interrupt, "work";
 }
 
 /// Where an operation is served.
@@ -206,7 +211,8 @@ impl ImportPage {
 pub struct ImportedPage {
     /// Where the page lies. The importer checks that it is in the memory of the cell it asked.
     pub frame: ClaimedFrame,
-    /// How often the page was discarded: whoever knew it under another number must not take it for the same.
+    /// How often the page was discarded: whoever knew it under another number must not take it for
+    /// the same.
     pub generation: u64,
 }
 
@@ -269,8 +275,8 @@ impl BorrowFrames {
     }
 }
 
-/// 1 to [`FRAMES_MAX`] frames, each named once. Results of [`Operation::BorrowFrames`], arguments of
-/// [`Operation::ReturnFrames`].
+/// 1 to [`FRAMES_MAX`] frames, each named once. Results of [`Operation::BorrowFrames`], arguments
+/// of [`Operation::ReturnFrames`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameList {
     frames: [ClaimedFrame; FRAMES_MAX],
@@ -399,7 +405,11 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_is_decoded(word: u64, rounds in 0..=ROUNDS_MAX, count in 1..=FRAMES_MAX) {
+        fn what_is_encoded_is_decoded(
+            word: u64,
+            rounds in 0..=ROUNDS_MAX,
+            count in 1..=FRAMES_MAX,
+        ) {
             let compute = Compute { seed: word, rounds };
             prop_assert_eq!(Compute::decode(compute.encode()), Some(compute));
             prop_assert_eq!(decode_word(encode_word(word)), Some(word));
@@ -411,8 +421,8 @@ mod tests {
             prop_assert_eq!(ReleasePage::decode(release.encode()), Some(release));
             let borrow = BorrowFrames { count };
             prop_assert_eq!(BorrowFrames::decode(borrow.encode()), Some(borrow));
-            let frames: Vec<Frame> = (0..count as u64).map(|offset| Frame(rounds + offset)).collect();
-            let list = FrameList::new(&frames).unwrap();
+            let frames = (rounds..rounds + count as u64).map(Frame);
+            let list = FrameList::new(&frames.collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(FrameList::decode(list.encode()), Some(list));
         }
     }

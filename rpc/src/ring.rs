@@ -1,25 +1,27 @@
 //! The two ends of a ring, flow control, and what happens when indices make no sense.
 //!
 //! # Protocol
-//! Positions count slots since the session began and wrap at 32 bits; position `p` lies in slot `p % SLOTS`. The
-//! producer fills the slot, then stores its new position to the *produced* word of its lane. The consumer sees the
-//! word move, copies and checks the slot, then stores its position to the *consumed* word of *its own* lane for the
-//! producer. The producer reads that word only when it knows of no free slot.
+//! Positions count slots since the session began and wrap at 32 bits; a position modulo [`SLOTS`]
+//! is its slot. The producer fills the slot, then stores its new position to the *produced* word of
+//! its lane. The consumer sees the word move, copies and checks the slot, then stores its position
+//! to the *consumed* word of *its own* lane for the producer. The producer reads that word only
+//! when it knows of no free slot.
 //!
-//! Positions place messages; **sequence numbers**, inside the sealed messages, count them. So a message that never
-//! reached a slot shows as a gap, and one that reached two slots as a duplicate.
+//! Positions place messages; **sequence numbers**, inside the sealed messages, count them. So a
+//! message that never reached a slot shows as a gap, and one that reached two slots as a duplicate.
 //!
 //! # Sessions
-//! Every index word carries the incarnations of producer and consumer ([`Session`]). An end that begins a session
-//! starts at position 0 and sequence number 0. It need not wait for the other end: as long as the other's word
-//! carries another session, the consumer takes the ring for idle, and the producer takes nothing for consumed.
+//! Every index word carries the incarnations of producer and consumer (`Session`). An end that
+//! begins a session starts at position 0 and sequence number 0. It need not wait for the other end:
+//! as long as the other's word carries another session, the consumer takes the ring for idle, and
+//! the producer takes nothing for consumed.
 //!
 //! # Invariants
-//! 1. The private positions are the truth; index words in the lane are copies for the peer, stored again at each use
-//!    and by [`Producer::restore`] and [`Consumer::restore`] (a flipped bit must not wedge a ring).
-//! 2. [`Consumer::next`] passes over exactly one slot, or catches up with an index that ran away, or does nothing; it
-//!    always returns after a bounded number of loads.
-//! 3. No sequence number is given out twice in a session, unless the peer's index ran away in between.
+//! 1. The private positions are the truth; index words in the lane are copies for the peer, stored
+//!    again at each use and at each tick (a flipped bit must not wedge a ring).
+//! 2. A poll passes over exactly one slot, or catches up with an index that ran away,
+//!    or does nothing; it always returns after a bounded number of loads.
+//! 3. No message of a session is given out twice, unless sequence numbers made no sense in between.
 //!
 //! # Not guaranteed
 //! Delivery. Nothing is sent again; the caller's deadline covers loss.
@@ -45,8 +47,8 @@ pub enum SendError {
     Full,
     /// The peer claims to have consumed what was never produced; its index. The peer's fault.
     Inconsistent(u32),
-    /// The peer's index, or its word on whether it sleeps, could not be read. The peer's fault. In the second case the
-    /// message did go out.
+    /// The peer's index, or its word on whether it sleeps, could not be read. The peer's fault. In
+    /// the second case the message did go out.
     Unreachable(CarefulError),
 }
 
@@ -63,8 +65,8 @@ impl SendError {
 
 /// The lives of producer and consumer, as an index word carries them: 16 bits each.
 ///
-/// Two sessions of one pair of cells look alike only after 65,536 reboots of one of them, and epochs end long before
-/// that; the messages themselves carry the whole incarnations.
+/// Two sessions of one pair of cells look alike only after 65,536 reboots of one of them, and
+/// epochs end long before that; the messages themselves carry the whole incarnations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Session(u32);
 
@@ -137,7 +139,8 @@ impl Producer {
         }
     }
 
-    /// The next sequence number. It counts as used, whether or not a message with it is put into the ring.
+    /// The next sequence number. It counts as used, whether or not a message with it is put into
+    /// the ring.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
@@ -188,8 +191,8 @@ pub(crate) struct Consumer {
     expectation: Expectation,
     session: Session,
     position: u32,
-    /// The sequence number to come; `None` while any will do.
-    sequence: Option<u32>,
+    /// The sequence number to come.
+    sequence: u32,
 }
 
 impl Consumer {
@@ -202,7 +205,7 @@ impl Consumer {
             },
             session: Session::new(peer.incarnation, own.incarnation),
             position: 0,
-            sequence: Some(0),
+            sequence: 0,
         }
     }
 
@@ -251,7 +254,6 @@ impl Consumer {
         if ahead > SLOTS {
             // Where the peer says it is, is the one place from which both can go on.
             self.position = produced;
-            self.sequence = None;
             return Some(Err(Refusal::RanAway(ahead)));
         }
         let (queue, slot) = (self.expectation.queue, slot(self.position));
@@ -269,11 +271,11 @@ impl Consumer {
     /// # Errors
     /// `Duplicate`, `OutOfSequence`; the latter makes the number the one to go on from.
     fn advance_to(&mut self, sequence: u32) -> Result<u32, Refusal> {
-        let gap = sequence.wrapping_sub(self.sequence.unwrap_or(sequence));
+        let gap = sequence.wrapping_sub(self.sequence);
         if gap > SEQUENCE_WINDOW && gap.wrapping_neg() <= SEQUENCE_WINDOW {
             return Err(Refusal::Duplicate(sequence));
         }
-        self.sequence = Some(sequence.wrapping_add(1));
+        self.sequence = sequence.wrapping_add(1);
         if gap > SEQUENCE_WINDOW {
             Err(Refusal::OutOfSequence(sequence))
         } else {

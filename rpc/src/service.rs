@@ -1,13 +1,16 @@
 //! The two service classes, and the queue of requests that may block.
 //!
-//! A request is looked at where it was polled: in the doorbell interrupt, in the tick, or in a thread that spins for a
-//! reply of its own. There nothing may wait. An operation of class [`ServiceClass::Interrupt`] is tried there at once;
-//! if the attempt finds that it would have to wait, or if the class is [`ServiceClass::Queued`], the request goes to the
-//! queue of the server threads. If that is full, the caller is told to try again later.
+//! A request is looked at where it was polled: in the doorbell interrupt, in the tick, or in a
+//! thread that spins for a reply of its own. There nothing may wait. An operation of class
+//! [`ServiceClass::Interrupt`] is tried there at once; if the attempt finds that it would have to
+//! wait, or if the class is [`ServiceClass::Queued`], the request goes to the queue of the server
+//! threads. If that is full, the caller is told to try again later.
 //!
 //! # Invariants
-//! 1. Every request gets at most one reply: from [`serve`], or from the server thread that popped it, never both.
-//! 2. The queue never holds more than its size; a cell that floods another fills a queue, not its memory.
+//! 1. Every request gets at most one reply: from [`serve`], or from the server thread that popped
+//!    it, never both.
+//! 2. The queue never holds more than its size; a cell that floods another fills a queue, not its
+//!    memory.
 
 use cell::CellId;
 
@@ -27,8 +30,8 @@ pub enum Attempt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueFull;
 
-/// Serves a request where nothing may wait. `attempt` tries it, `defer` hands it to the server threads. Gives back the
-/// reply to send now, if any.
+/// Serves a request where nothing may wait. `attempt` tries it, `defer` hands it to the server
+/// threads. Gives back the reply to send now, if any.
 pub fn serve(
     request: &Request,
     attempt: impl FnOnce(&Request) -> Attempt,
@@ -45,7 +48,8 @@ pub fn serve(
     }
 }
 
-/// Requests for the server threads, first in, first out. The kernel holds a lock around it, with interrupts off.
+/// Requests for the server threads, first in, first out. The kernel holds a lock around it, with
+/// interrupts off.
 #[derive(Debug)]
 pub struct DeferredRequests<const N: usize> {
     requests: [Option<Request>; N],

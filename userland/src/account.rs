@@ -1,8 +1,8 @@
 //! Entries in the workload record, and copies of it.
 //!
-//! The record lies in the public area; all workers of a cell raise its counters, and the runner reads it while they
-//! do. A copy is therefore not a snapshot of one moment: `attempted` is read last, so that what it lacks is never
-//! taken for an operation that vanished.
+//! The record lies in the public area; all workers of a cell raise its counters, and the runner
+//! reads it while they do. A copy is therefore not a snapshot of one moment: `attempted` is read
+//! last, so that what it lacks is never taken for an operation that vanished.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,12 +19,18 @@ pub fn open(record: &WorkloadRecord, life: Incarnation, workers: usize, now: Ins
     for counter in record.lost_with.iter().chain(&record.longest_pause_of) {
         counter.store(0, Ordering::Relaxed);
     }
-    for progress in record.last_progress_of.iter().chain([&record.last_progress]) {
+    for progress in record
+        .last_progress_of
+        .iter()
+        .chain([&record.last_progress])
+    {
         progress.store(now.0, Ordering::Relaxed);
     }
     record.longest_pause.store(0, Ordering::Relaxed);
     record.workers.store(workers as u64, Ordering::Relaxed);
-    record.incarnation.store(u64::from(life.0), Ordering::Release);
+    record
+        .incarnation
+        .store(u64::from(life.0), Ordering::Release);
 }
 
 /// An operation begins.
@@ -37,7 +43,11 @@ pub(crate) fn verified(record: &WorkloadRecord, operation: Operation, now: Insta
     raise(&of(record, operation).verified, 1);
     progress(&record.last_progress, &record.longest_pause, now);
     let index = operation as usize;
-    progress(&record.last_progress_of[index], &record.longest_pause_of[index], now);
+    progress(
+        &record.last_progress_of[index],
+        &record.longest_pause_of[index],
+        now,
+    );
 }
 
 /// An operation ended because `with` is dead.
@@ -56,7 +66,8 @@ pub(crate) fn wrong(record: &WorkloadRecord, operation: Operation, bytes: u64) {
     raise(&of(record, operation).wrong, bytes);
 }
 
-/// An operation met `bytes` bytes that a cell which then died could write; the operation itself counts as lost.
+/// An operation met `bytes` bytes that a cell which then died could write; the operation itself
+/// counts as lost.
 pub(crate) fn suspect(record: &WorkloadRecord, operation: Operation, bytes: u64) {
     raise(&of(record, operation).suspect, bytes);
 }
@@ -144,8 +155,8 @@ impl Account {
         }
     }
 
-    /// Copies a record that the caller has as words, as in the file that backs the guest's memory; `None` if they are
-    /// too few.
+    /// Copies a record that the caller has as words, as in the file that backs the guest's memory;
+    /// `None` if they are too few.
     pub fn from_words(words: &[u64]) -> Option<Self> {
         let record = WorkloadRecord::new();
         if words.len() < WorkloadRecord::WORDS {
@@ -157,7 +168,11 @@ impl Account {
         };
         fill(&record.incarnation);
         fill(&record.workers);
-        record.operations.iter().flat_map(counters).for_each(&mut fill);
+        record
+            .operations
+            .iter()
+            .flat_map(counters)
+            .for_each(&mut fill);
         record.lost_with.iter().for_each(&mut fill);
         fill(&record.longest_pause);
         fill(&record.last_progress);
@@ -175,21 +190,33 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::mem::offset_of;
 
     #[test]
     fn words_are_read_in_the_order_of_the_record() {
         let words: Vec<u64> = (1..=WorkloadRecord::WORDS as u64).collect();
         let account = Account::from_words(&words).expect("enough words");
         let at = |offset: usize| (offset / 8 + 1) as u64;
-        use core::mem::offset_of;
-        assert_eq!(u64::from(account.life.0), at(offset_of!(WorkloadRecord, incarnation)));
+        assert_eq!(
+            u64::from(account.life.0),
+            at(offset_of!(WorkloadRecord, incarnation))
+        );
         assert_eq!(account.workers, at(offset_of!(WorkloadRecord, workers)));
         let borrow = offset_of!(WorkloadRecord, operations) + 3 * size_of::<OperationAccount>();
         let suspect = borrow + offset_of!(OperationAccount, suspect);
         assert_eq!(account.of(Operation::Borrow).suspect, at(suspect));
-        assert_eq!(account.lost_with[5], at(offset_of!(WorkloadRecord, lost_with) + 40));
-        assert_eq!(account.last_progress, at(offset_of!(WorkloadRecord, last_progress)));
-        assert_eq!(account.longest_pause_of[3], at(offset_of!(WorkloadRecord, longest_pause_of) + 24));
+        assert_eq!(
+            account.lost_with[5],
+            at(offset_of!(WorkloadRecord, lost_with) + 40)
+        );
+        assert_eq!(
+            account.last_progress,
+            at(offset_of!(WorkloadRecord, last_progress))
+        );
+        assert_eq!(
+            account.longest_pause_of[3],
+            at(offset_of!(WorkloadRecord, longest_pause_of) + 24)
+        );
         assert!(Account::from_words(&words[1..]).is_none());
     }
 

@@ -29,7 +29,13 @@ pub(crate) fn hold_loan<S: Services>(
     services: &mut S,
 ) -> Result<HeldLoan<S::Loan>, Failure> {
     let loan = services.borrow(home, count)?;
-    let held = HeldLoan { loan, home, count, pattern, round: 0 };
+    let held = HeldLoan {
+        loan,
+        home,
+        count,
+        pattern,
+        round: 0,
+    };
     match held.fill(services).and_then(|()| held.check(services)) {
         Ok(()) => Ok(held),
         Err(failure) => Err(held.give_up(failure, services)),
@@ -75,7 +81,8 @@ impl<L> HeldLoan<L> {
         unless_differing(bytes, Source::Cell(self.home))
     }
 
-    /// Returns frames after `failure`, which is what the operation ends with whatever comes of the return.
+    /// Returns frames after `failure`, which is what the operation ends with whatever comes of the
+    /// return.
     fn give_up<S: Services<Loan = L>>(self, failure: Failure, services: &mut S) -> Failure {
         match services.give_back(self.loan) {
             Err(error) if !matches!(failure, Failure::Mismatch(Mismatch { .. })) => error.into(),

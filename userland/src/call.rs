@@ -26,8 +26,8 @@ pub(crate) fn request(
     words
 }
 
-/// Answers a request that came from `caller`; `None` if its bytes are not what that cell's workers send. For the
-/// kernel of `server`, at interrupt level.
+/// Answers a request that came from `caller`; `None` if its bytes are not what that cell's workers
+/// send. For the kernel of `server`, at interrupt level.
 pub fn answer(
     seed: u64,
     server: CellId,
@@ -51,12 +51,19 @@ pub(crate) fn check(
 }
 
 fn request_body(seed: u64, name: u64, sequence: u64) -> [u64; BODY_WORDS] {
-    Pattern::new(seed, Purpose::Request).of(name).of(sequence).words(0)
+    Pattern::new(seed, Purpose::Request)
+        .of(name)
+        .of(sequence)
+        .words(0)
 }
 
 fn reply(seed: u64, server: CellId, name: u64, sequence: u64) -> [u64; CALL_WORDS] {
     let server = server.index() as u64;
-    Pattern::new(seed, Purpose::Reply).of(server).of(name).of(sequence).words(0)
+    Pattern::new(seed, Purpose::Reply)
+        .of(server)
+        .of(name)
+        .of(sequence)
+        .words(0)
 }
 
 #[cfg(test)]
@@ -69,7 +76,11 @@ mod tests {
         let request = request(9, cell(1), 3, Incarnation(2), 77);
         let reply = answer(9, cell(2), cell(1), &request).expect("sound");
         assert_eq!(check(9, cell(2), &request, &reply), 0);
-        assert_eq!(answer(9, cell(2), cell(0), &request), None, "not the caller's");
+        assert_eq!(
+            answer(9, cell(2), cell(0), &request),
+            None,
+            "not the caller's"
+        );
         for bit in 0..64 * CALL_WORDS {
             let mut spoilt = request;
             spoilt[bit / 64] ^= 1 << (bit % 64);
@@ -78,6 +89,10 @@ mod tests {
             spoilt[bit / 64] ^= 1 << (bit % 64);
             assert_eq!(check(9, cell(2), &request, &spoilt), 1);
         }
-        assert_ne!(answer(9, cell(3), cell(1), &request), Some(reply), "tells servers apart");
+        assert_ne!(
+            answer(9, cell(3), cell(1), &request),
+            Some(reply),
+            "tells servers apart"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! The operation that needs no other cell: a buffer that is checked and rewritten, round after round.
+//! The operation that needs no other cell: a buffer that is checked and rewritten, round after
+//! round.
 //!
-//! It goes on whatever happens elsewhere, so its progress shows whether a cell itself was held up, and its buffer is where
-//! a stray store into a healthy cell's private memory would show.
+//! It goes on whatever happens elsewhere, so its progress shows whether a cell itself was held up,
+//! and its buffer is where a stray store into a healthy cell's private memory would show.
 
 use crate::pattern::{Pattern, differing};
 
@@ -23,10 +24,16 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// A buffer filled with round 0 of `pattern`.
     pub(crate) fn new(pattern: Pattern) -> Self {
-        Self { words: pattern.of(0).words(0), pattern, round: 0, cursor: 0 }
+        Self {
+            words: pattern.of(0).words(0),
+            pattern,
+            round: 0,
+            cursor: 0,
+        }
     }
 
-    /// Checks the next words and writes the next round over them; returns how many bytes were not as expected.
+    /// Checks the next words and writes the next round over them; returns how many bytes were not
+    /// as expected.
     pub(crate) fn step(&mut self) -> u64 {
         let (old, new) = (self.pattern.of(self.round), self.pattern.of(self.round + 1));
         let part = &mut self.words[self.cursor..self.cursor + STEP_WORDS];

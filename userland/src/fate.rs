@@ -1,11 +1,12 @@
 //! Unexpected bytes whose explanation is still to come.
 //!
-//! Between a wild write and the expulsion of the cell that made it lies time, in which others read what it wrote. So
-//! unexpected bytes are a doubt at first. If the cell that they came from dies, or the page that they were read from is
-//! discarded, they were `suspect`; if nothing of that happens within a bound, they are `wrong`.
+//! Between a wild write and the expulsion of the cell that made it lies time, in which others read
+//! what it wrote. So unexpected bytes are a doubt at first. If the cell that they came from dies,
+//! or the page that they were read from is discarded, they were `suspect`; if nothing of that
+//! happens within a bound, they are `wrong`.
 //!
-//! That the *discard of that very page* is what acquits is deliberate: a discard which forgets a page that
-//! a dead cell wrote is a bug of the system, and shows as wrong bytes.
+//! That the *discard of that very page* is what acquits is deliberate: a discard which forgets a
+//! page that a dead cell wrote is a bug of the system, and shows as wrong bytes.
 //!
 //! # Invariants
 //! 1. Every doubt ends, as suspect or as wrong, within twice the bound that the worker was given.
@@ -63,7 +64,8 @@ pub(crate) struct Mismatch {
 struct Doubt {
     operation: Operation,
     mismatch: Mismatch,
-    /// The epoch before the one in which the operation began: the death may have been decided, and the discard not done.
+    /// The epoch before the one in which the operation began: the death may have been decided, and
+    /// the discard not done.
     epoch: Epoch,
     since: Instant,
     look_at: Instant,
@@ -78,7 +80,7 @@ enum Explanation {
 /// The doubts of one worker.
 #[derive(Debug)]
 pub(crate) struct Doubts {
-    doubts: [Option<Doubt>; DOUBTS_MAX],
+    open: [Option<Doubt>; DOUBTS_MAX],
     span: Duration,
     own: CellId,
 }
@@ -86,17 +88,21 @@ pub(crate) struct Doubts {
 impl Doubts {
     /// No doubts; each is to end after about `span`.
     pub(crate) const fn new(span: Duration, own: CellId) -> Self {
-        Self { doubts: [None; DOUBTS_MAX], span, own }
+        Self {
+            open: [None; DOUBTS_MAX],
+            span,
+            own,
+        }
     }
 
     /// Whether no more doubts have room. One operation can raise two.
     pub(crate) fn is_full(&self) -> bool {
-        self.doubts.iter().filter(|doubt| doubt.is_none()).count() < 2
+        self.open.iter().filter(|doubt| doubt.is_none()).count() < 2
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.doubts.iter().flatten().count()
+        self.open.iter().flatten().count()
     }
 
     /// Notes unexpected bytes of an operation that began in `epoch`.
@@ -114,7 +120,7 @@ impl Doubts {
             since: now,
             look_at: now + LOOK_EVERY,
         };
-        let free = self.doubts.iter_mut().find(|slot| slot.is_none());
+        let free = self.open.iter_mut().find(|slot| slot.is_none());
         *free.expect("a worker whose doubts are full begins nothing that can raise one") =
             Some(doubt);
     }
@@ -122,13 +128,18 @@ impl Doubts {
     /// Ends the doubts that can be ended.
     pub(crate) fn settle<S: Services>(&mut self, services: &mut S) {
         for slot in 0..DOUBTS_MAX {
-            let Some(doubt) = self.doubts[slot] else { continue };
+            let Some(doubt) = self.open[slot] else {
+                continue;
+            };
             let now = services.now();
             if now < doubt.look_at {
                 continue;
             }
-            self.doubts[slot] = match self.explain(&doubt, services, now) {
-                Explanation::NotYet => Some(Doubt { look_at: now + LOOK_EVERY, ..doubt }),
+            self.open[slot] = match self.explain(&doubt, services, now) {
+                Explanation::NotYet => Some(Doubt {
+                    look_at: now + LOOK_EVERY,
+                    ..doubt
+                }),
                 Explanation::Death(cell) => {
                     acquit(&doubt, cell, services);
                     None
@@ -151,16 +162,26 @@ impl Doubts {
         if !is_over && expelled.is_empty() {
             return Explanation::NotYet;
         }
-        let Source::Page { home, page, generation } = source else {
-            return if is_over { Explanation::None } else { Explanation::NotYet };
+        let Source::Page {
+            home,
+            page,
+            generation,
+        } = source
+        else {
+            return if is_over {
+                Explanation::None
+            } else {
+                Explanation::NotYet
+            };
         };
         match self.generation_of(home, page, services) {
             Ok(current) if current != generation => {
                 Explanation::Death(expelled.lowest().unwrap_or(home))
             }
-            Err(WorkError { cell, reason: Reason::Gone }) if cell == home => {
-                Explanation::Death(home)
-            }
+            Err(WorkError {
+                cell,
+                reason: Reason::Gone,
+            }) if cell == home => Explanation::Death(home),
             Ok(_) if is_over => Explanation::None,
             Err(_) if now.since(doubt.since) >= self.span * 2 => Explanation::None,
             Ok(_) | Err(_) => Explanation::NotYet,

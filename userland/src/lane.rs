@@ -1,7 +1,8 @@
 //! The part of a shared page that one worker writes, and how anybody checks it.
 //!
-//! A page of 4 KiB has 64 lanes of 64 bytes. Each worker of each cell has a lane of its own in each bank of pages of every home, so that
-//! no two writers ever touch one lane, and anybody can compute what may stand in it.
+//! A page of 4 KiB has 64 lanes of 64 bytes. Each worker of each cell has a lane of its own in each
+//! bank of pages of every home, so that no two writers ever touch one lane, and anybody can compute
+//! what may stand in it.
 //!
 //! ```text
 //! word 0      end stamp: the last stamp that was written to the end
@@ -9,17 +10,20 @@
 //! word 7      begin stamp: the last stamp that was begun
 //! ```
 //! # Protocol
-//! The writer stores the begin stamp, then the pattern, then the end stamp. A reader loads the words in ascending order, hence the end stamp
-//! first. If both stamps are equal, the words between are of that stamp. If the begin stamp is the
-//! successor of the end stamp, each word between is of one or the other. Everything else is either a writer that was
-//! faster than the reader, which a second look settles, or damage.
+//! The writer stores the begin stamp, then the pattern, then the end stamp. A reader loads the
+//! words in ascending order, hence the end stamp first. If both stamps are equal, the words between
+//! are of that stamp. If the begin stamp is the successor of the end stamp, each word between is of
+//! one or the other. Everything else is either a writer that was faster than the reader, which a
+//! second look settles, or damage.
 //!
 //! # Invariants
 //! 1. Stamp 0 is the blank lane, all zeros: the content of a page that its home created anew.
-//! 2. A stamp holds the life of the writer (high half) and a count from 1 (low half). So it only grows.
+//! 2. A stamp holds the life of the writer (high half) and a count from 1 (low half). So it only
+//!    grows.
 //!
 //! # Not guaranteed
-//! A lane that was replaced by an older, complete content of the same lane passes for others; its writer finds it out.
+//! A lane that was replaced by an older, complete content of the same lane passes for others; its
+//! writer finds it out.
 
 use cell::{CellId, Incarnation};
 
@@ -129,7 +133,8 @@ impl Place {
         if stamp == Stamp::BLANK {
             return [0; LANE_WORDS];
         }
-        let place = (self.home.index() as u64) << 48 | u64::from(self.page) << 16 | self.lane as u64;
+        let place =
+            (self.home.index() as u64) << 48 | u64::from(self.page) << 16 | self.lane as u64;
         let pattern = Pattern::new(seed, Purpose::Lane).of(place).of(stamp.0);
         let mut words = [stamp.0; LANE_WORDS];
         words[1..=BODY_WORDS].copy_from_slice(&pattern.words::<BODY_WORDS>(0));
@@ -142,7 +147,11 @@ impl Place {
         let old = self.content(seed, end);
         if end == begin {
             let sound = end.is_possible() && *words == old;
-            return if sound { Look::Settled(end) } else { Look::Damaged(differing(words, &old)) };
+            return if sound {
+                Look::Settled(end)
+            } else {
+                Look::Damaged(differing(words, &old))
+            };
         }
         if !begin.follows(end) {
             return Look::Unclear;
@@ -150,8 +159,16 @@ impl Place {
         let new = self.content(seed, begin);
         let body = words.iter().zip(old).zip(new).skip(1).take(BODY_WORDS);
         let strange = body.filter(|((word, old), new)| *word != old && *word != new);
-        match strange.map(|((word, old), _)| differing(&[*word], &[old])).sum() {
-            0 => Look::Changing { old: end, new: begin },
+        match strange
+            .map(|((word, old), _)| differing(&[*word], &[old]))
+            .sum()
+        {
+            0 => Look::Changing {
+                old: end,
+                new: begin,
+            },
+            // Much may have happened between two lives; a second look tells.
+            _ if end.life() != begin.life() => Look::Unclear,
             bytes => Look::Damaged(bytes),
         }
     }
@@ -192,7 +209,9 @@ mod tests {
         let order = [BEGIN_WORD, 1, 2, 3, 4, 5, 6, 0];
         let content = |stamp: &Stamp| place().content(SEED, *stamp);
         let lanes = stamps.iter().map(content);
-        lanes.flat_map(|words| order.map(|word| (word, words[word]))).collect()
+        lanes
+            .flat_map(|words| order.map(|word| (word, words[word])))
+            .collect()
     }
 
     #[test]
@@ -223,7 +242,7 @@ mod tests {
             assert_ne!(look, Look::Settled(stamp));
             assert!(!matches!(look, Look::Settled(_)), "bit {bit}");
             // A stamp that looks like its neighbour's is told by the words between.
-            assert!(matches!(look, Look::Unclear | Look::Damaged(_)) || bit < 64 || bit >= 448);
+            assert!(matches!(look, Look::Unclear | Look::Damaged(_)) || !(64..448).contains(&bit));
         }
     }
 
@@ -244,7 +263,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the interleaving of one writer's stores and one reader's loads, the reader sees no damage.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        /// Whatever the interleaving of one writer's stores and one reader's loads, the reader sees
+        /// no damage.
         #[test]
         fn a_reader_never_takes_a_writer_for_damage(
             turns in prop::collection::vec(0usize..20, LANE_WORDS),
@@ -252,7 +277,8 @@ mod tests {
         ) {
             let one = Stamp::first(Incarnation(1));
             let mut memory = place().content(SEED, Stamp::BLANK);
-            let mut stores = stores(&[one, one.next(), one.next().next(), Stamp::first(Incarnation(2))]);
+            let stamps = [one, one.next(), one.next().next(), Stamp::first(Incarnation(2))];
+            let mut stores = stores(&stamps);
             stores.truncate(stopped);
             let mut stores = stores.into_iter();
             let mut seen = [0; LANE_WORDS];

@@ -1,10 +1,10 @@
 //! What runs on the cells: the verified workload.
 //!
-//! Every worker of every cell runs an endless, seeded sequence of small operations and verifies every byte that it
-//! gets back: from its own memory, from calls, from pages of other cells, from borrowed frames. All bytes are computed
-//! from (seed, cell, worker, life, sequence), so a reader knows what a writer in another cell must have written. The
-//! account that results is what a run is judged by: work may be lost only with a cell that died, and no byte may ever
-//! be wrong.
+//! Every worker of every cell runs an endless, seeded sequence of small operations and verifies
+//! every byte that it gets back: from its own memory, from calls, from pages of other cells, from
+//! borrowed frames. All bytes are computed from (seed, cell, worker, life, sequence), so a reader
+//! knows what a writer in another cell must have written. The account that results is what a run is
+//! judged by: work may be lost only with a cell that died, and no byte may ever be wrong.
 //!
 //! | module | what it settles |
 //! |---|---|

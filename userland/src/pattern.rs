@@ -1,15 +1,18 @@
 //! The seeded generator, and the bytes that everything is checked against.
 //!
 //! # Invariants
-//! 1. Equal origins give equal words in every cell and every life: nothing here has a state that is not an argument.
+//! 1. Equal origins give equal words in every cell and every life: nothing here has a state that is
+//!    not an argument.
 //!
 //! # Not guaranteed
 //! Unpredictability. The patterns find damage, not lies.
 
-/// The odd number closest to 2^64 divided by the golden ratio: successive multiples differ in many bits.
+/// The odd number closest to 2^64 divided by the golden ratio: successive multiples differ in many
+/// bits.
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Maps a word to a word that looks unrelated; a bijection, so that a change of the input always changes the output.
+/// Maps a word to a word that looks unrelated; a bijection, so that a change of the input always
+/// changes the output.
 pub const fn mix(word: u64) -> u64 {
     let word = (word ^ word >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let word = (word ^ word >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -42,18 +45,24 @@ pub struct Pattern {
 impl Pattern {
     /// The pattern of `purpose` in a run of this `seed`.
     pub const fn new(seed: u64, purpose: Purpose) -> Self {
-        Self { base: mix(seed ^ mix(purpose as u64)) }
+        Self {
+            base: mix(seed ^ mix(purpose as u64)),
+        }
     }
 
     /// The pattern that differs from this one for each `value`.
     #[must_use]
     pub const fn of(self, value: u64) -> Self {
-        Self { base: mix(self.base.wrapping_add(mix(value ^ STRIDE))) }
+        Self {
+            base: mix(self.base.wrapping_add(mix(value ^ STRIDE))),
+        }
     }
 
     /// The word of number `index`.
     pub const fn word(self, index: usize) -> u64 {
-        mix(self.base.wrapping_add((index as u64 + 1).wrapping_mul(STRIDE)))
+        mix(self
+            .base
+            .wrapping_add((index as u64 + 1).wrapping_mul(STRIDE)))
     }
 
     /// The words from number `first` on.
@@ -85,7 +94,11 @@ impl Generator {
 /// How many bytes of `found` are not as `expected`.
 pub fn differing(found: &[u64], expected: &[u64]) -> u64 {
     let bytes = |(found, expected): (&u64, &u64)| {
-        (found ^ expected).to_le_bytes().iter().filter(|byte| **byte != 0).count() as u64
+        (found ^ expected)
+            .to_le_bytes()
+            .iter()
+            .filter(|byte| **byte != 0)
+            .count() as u64
     };
     found.iter().zip(expected).map(bytes).sum()
 }

@@ -2,13 +2,13 @@
 //!
 //! # Contract
 //! 1. Every function returns within the time that a call may take, whatever other cells do.
-//! 2. While a recovery holds work with other cells, the functions that need another cell return [`Reason::Held`] at
-//!    once: a worker finds something else to do.
+//! 2. While a recovery holds work with other cells, the functions that need another cell return
+//!    [`Reason::Held`] at once: a worker finds something else to do.
 //! 3. Words of pages and frames are copied one at a time, in ascending order.
-//! 4. A page or loan that was given back is gone for the worker, whatever the answer; what remains to be done about
-//!    it (a home that did not answer) is the kernel's business.
-//! 5. A kernel that holds no more a page in the generation that was imported says [`Reason::Stale`]; it never lets a
-//!    worker access newer content under an old import.
+//! 4. A page or loan that was given back is gone for the worker, whatever the answer; what remains
+//!    to be done about it (a home that did not answer) is the kernel's business.
+//! 5. A kernel that holds no more a page in the generation that was imported says
+//!    [`Reason::Stale`]; it never lets a worker access newer content under an old import.
 
 use cell::trace::Event;
 use cell::workload::WorkloadRecord;
@@ -91,7 +91,8 @@ pub trait Services {
     ///
     /// # Errors
     /// See [`Reason`].
-    fn read(&mut self, page: &Self::Page, first: usize, words: &mut [u64]) -> Result<(), WorkError>;
+    fn read(&mut self, page: &Self::Page, first: usize, words: &mut [u64])
+    -> Result<(), WorkError>;
 
     /// Copies words into a page, from number `first` on.
     ///

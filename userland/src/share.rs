@@ -1,20 +1,21 @@
 //! The operation that writes a page of another cell under a grant, and checks it.
 //!
-//! A worker imports a page, then for a few operations writes the next content into its own lane, reads it back, and
-//! looks at the lane of somebody else; then it releases the page. It remembers what it left in each of its lanes, so
-//! that it also finds out what happened to them in the meantime. Homes look at the lanes in their own pages.
+//! A worker imports a page, then for a few operations writes the next content into its own lane,
+//! reads it back, and looks at the lane of somebody else; then it releases the page. It remembers
+//! what it left in each of its lanes, so that it also finds out what happened to them in the
+//! meantime. Homes look at the lanes in their own pages.
 //!
 //! # Invariants
 //! 1. The worker's lane holds what it last wrote, or, in a generation that is new to it, nothing.
 //! 2. A lane whose content is in doubt is not judged again before it was rewritten.
-//! 3. A write that was interrupted is done again with the same stamp. So every state that others can see is one of the
-//!    protocol of [`crate::lane`].
+//! 3. A write that was interrupted is done again with the same stamp. So every state that others
+//!    can see is one of the protocol of [`crate::lane`].
 
 use cell::{CELLS_MAX, CellId, CellSet};
 
 use crate::fate::Source;
-use crate::lane::{BANKS, BEGIN_WORD, LANE_WORDS, LANES, LaneWords, Look, Place, Stamp};
 use crate::lane::pages_needed;
+use crate::lane::{BANKS, BEGIN_WORD, LANE_WORDS, LANES, LaneWords, Look, Place, Stamp};
 use crate::pattern::{Generator, differing};
 use crate::services::{Services, WorkError};
 use crate::worker::{Failure, WorkerSettings, unless_differing};
@@ -55,17 +56,26 @@ impl Lane {
         self.generation = generation;
     }
 
-    /// How many bytes of `found` are not as expected. What an earlier life of the cell left is taken over.
+    /// How many bytes of `found` are not as expected. What an earlier life of the cell left is
+    /// taken over.
     fn check(&mut self, settings: &WorkerSettings, place: Place, found: &LaneWords) -> u64 {
         let look = place.judge(settings.seed, found);
         let expected = match (self.memory, look) {
             (Memory::Doubtful, _) => true,
             (Memory::Unknown, Look::Settled(stamp)) if stamp.life() < settings.life => {
-                *self = Self { memory: Memory::Settled, newest: stamp, ..*self };
+                *self = Self {
+                    memory: Memory::Settled,
+                    newest: stamp,
+                    ..*self
+                };
                 true
             }
             (Memory::Unknown, Look::Changing { new, .. }) if new.life() < settings.life => {
-                *self = Self { memory: Memory::Interrupted, newest: new, ..*self };
+                *self = Self {
+                    memory: Memory::Interrupted,
+                    newest: new,
+                    ..*self
+                };
                 true
             }
             (Memory::Settled, Look::Settled(stamp)) => stamp == self.newest,
@@ -115,8 +125,16 @@ pub(crate) struct Sharer<P> {
 
 impl<P> Sharer<P> {
     pub(crate) const fn new(settings: WorkerSettings) -> Self {
-        let lane = Lane { memory: Memory::Unknown, generation: 0, newest: Stamp::BLANK };
-        Self { settings, held: None, lanes: [lane; CELLS_MAX * BANKS] }
+        let lane = Lane {
+            memory: Memory::Unknown,
+            generation: 0,
+            newest: Stamp::BLANK,
+        };
+        Self {
+            settings,
+            held: None,
+            lanes: [lane; CELLS_MAX * BANKS],
+        }
     }
 
     /// Works on the page that is held, or on one of `peer` if none is.
@@ -175,7 +193,11 @@ impl<P> Sharer<P> {
         write_lane(&held.page, place, &content, services)?;
         let found = read_lane(&held.page, place, services)?;
         let bytes = differing(&found, &content);
-        lane.memory = if bytes == 0 { Memory::Settled } else { Memory::Doubtful };
+        lane.memory = if bytes == 0 {
+            Memory::Settled
+        } else {
+            Memory::Doubtful
+        };
         unless_differing(bytes, source)
     }
 
@@ -188,7 +210,9 @@ impl<P> Sharer<P> {
     ) -> Result<(), Failure> {
         let place = self.place(held.home, held.bank).beside(lane);
         let source = source_of(place, services.generation(&held.page));
-        let bytes = look(self.settings.seed, place, || read_lane(&held.page, place, services))?;
+        let bytes = look(self.settings.seed, place, || {
+            read_lane(&held.page, place, services)
+        })?;
         unless_differing(bytes, source)
     }
 }
@@ -202,7 +226,11 @@ pub(crate) fn check_own_page<S: Services>(
 ) -> Result<(), Failure> {
     let cells = CELLS_MAX - live.with(settings.cell).0.leading_zeros() as usize;
     let page = choices.below(pages_needed(cells)) as u32;
-    let place = Place { home: settings.cell, page, lane: choices.below(LANES) };
+    let place = Place {
+        home: settings.cell,
+        page,
+        lane: choices.below(LANES),
+    };
     let mut generation = 0;
     let bytes = look(settings.seed, place, || {
         let mut words = [0; LANE_WORDS];
@@ -212,8 +240,8 @@ pub(crate) fn check_own_page<S: Services>(
     unless_differing(bytes, source_of(place, generation))
 }
 
-/// How many bytes of a lane that somebody else writes are not as they can be. A lane is unclear twice with the same
-/// end stamp only if it is damaged: its writer did not end anything in between.
+/// How many bytes of a lane that somebody else writes are not as they can be. A lane is unclear
+/// twice with the same end stamp only if it is damaged: its writer did not end anything in between.
 fn look(
     seed: u64,
     place: Place,
@@ -236,7 +264,11 @@ fn look(
 }
 
 const fn source_of(place: Place, generation: u64) -> Source {
-    Source::Page { home: place.home, page: place.page, generation }
+    Source::Page {
+        home: place.home,
+        page: place.page,
+        generation,
+    }
 }
 
 fn read_lane<S: Services>(

@@ -1,15 +1,15 @@
 //! The judgement of a whole run: held, or violated and why.
 //!
-//! For the runner, on copies of the accounts at two moments. The accounts of cells that were expelled in between say
-//! nothing: a sick cell writes its own record. All others are held to it.
+//! For the runner, on copies of the accounts at two moments. The accounts of cells that were
+//! expelled in between say nothing: a sick cell writes its own record. All others are held to it.
 //!
 //! # The rule
 //! 1. No surviving cell met a wrong byte.
 //! 2. No surviving cell was restarted.
 //! 3. Work was lost only with cells that were expelled, and bytes were suspect only if any was.
 //! 4. Every operation of a surviving cell is accounted for.
-//! 5. Every surviving cell went on: it verified operations of each kind for which it had peers, and, where a limit
-//!    is given, never stopped for longer.
+//! 5. Every surviving cell went on: it verified operations of each kind for which it had peers,
+//!    and, where a limit is given, never stopped for longer.
 
 use core::fmt;
 
@@ -87,27 +87,62 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::WrongBytes { cell, operation, bytes } => {
-                write!(f, "cell {cell}: {bytes} wrong bytes in {}", operation.name())
+            Self::WrongBytes {
+                cell,
+                operation,
+                bytes,
+            } => {
+                write!(
+                    f,
+                    "cell {cell}: {bytes} wrong bytes in {}",
+                    operation.name()
+                )
             }
-            Self::Restarted { cell, before, after } => {
-                write!(f, "cell {cell}: restarted, life {} became {}", before.0, after.0)
+            Self::Restarted {
+                cell,
+                before,
+                after,
+            } => {
+                write!(
+                    f,
+                    "cell {cell}: restarted, life {} became {}",
+                    before.0, after.0
+                )
             }
-            Self::LostWithLiveCell { cell, with, operations } => {
-                write!(f, "cell {cell}: {operations} operations lost with live cell {with}")
+            Self::LostWithLiveCell {
+                cell,
+                with,
+                operations,
+            } => {
+                write!(
+                    f,
+                    "cell {cell}: {operations} operations lost with live cell {with}"
+                )
             }
             Self::SuspectWithoutDeath { cell, bytes } => {
-                write!(f, "cell {cell}: {bytes} suspect bytes though no cell was expelled")
+                write!(
+                    f,
+                    "cell {cell}: {bytes} suspect bytes though no cell was expelled"
+                )
             }
             Self::Unaccounted { cell, operation } => {
-                write!(f, "cell {cell}: account of {} does not add up", operation.name())
+                write!(
+                    f,
+                    "cell {cell}: account of {} does not add up",
+                    operation.name()
+                )
             }
             Self::NoProgress { cell, operation } => {
                 write!(f, "cell {cell}: no {} verified", operation.name())
             }
             Self::Paused { cell, nanoseconds } => {
                 let microseconds = nanoseconds / 1000;
-                write!(f, "cell {cell}: stopped for {}.{:03} ms", microseconds / 1000, microseconds % 1000)
+                write!(
+                    f,
+                    "cell {cell}: stopped for {}.{:03} ms",
+                    microseconds / 1000,
+                    microseconds % 1000
+                )
             }
         }
     }
@@ -191,11 +226,20 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     for cell in survivors.iter() {
         let (before, after) = (&case.before[cell.index()], &case.after[cell.index()]);
         if before.life == after.life {
-            let survivor = Survivor { cell, before, after, peers: survivors.len() - 1 };
+            let survivor = Survivor {
+                cell,
+                before,
+                after,
+                peers: survivors.len() - 1,
+            };
             survivor.judge(case, &mut verdict);
         } else {
             let (before, after) = (before.life, after.life);
-            verdict.add(Violation::Restarted { cell, before, after });
+            verdict.add(Violation::Restarted {
+                cell,
+                before,
+                after,
+            });
         }
     }
     verdict
@@ -219,7 +263,11 @@ impl Survivor<'_> {
             let lost = |account: &Account| account.lost_with[with.index()];
             let operations = lost(self.after).saturating_sub(lost(self.before));
             if operations > 0 {
-                verdict.add(Violation::LostWithLiveCell { cell, with, operations });
+                verdict.add(Violation::LostWithLiveCell {
+                    cell,
+                    with,
+                    operations,
+                });
             }
         }
         let nanoseconds = self.after.longest_pause;
@@ -234,10 +282,17 @@ impl Survivor<'_> {
         let done = between(self.before.of(operation), self.after.of(operation));
         add(&mut verdict.survivors, &done);
         if done.wrong > 0 {
-            verdict.add(Violation::WrongBytes { cell, operation, bytes: done.wrong });
+            verdict.add(Violation::WrongBytes {
+                cell,
+                operation,
+                bytes: done.wrong,
+            });
         }
         if done.suspect > 0 && case.expelled.is_empty() {
-            verdict.add(Violation::SuspectWithoutDeath { cell, bytes: done.suspect });
+            verdict.add(Violation::SuspectWithoutDeath {
+                cell,
+                bytes: done.suspect,
+            });
         }
         let after = self.after.of(operation);
         let ended = after.verified + after.lost + after.refused;
@@ -245,7 +300,8 @@ impl Survivor<'_> {
         if after.wrong == 0 && !(ended..=most).contains(&after.attempted) {
             verdict.add(Violation::Unaccounted { cell, operation });
         }
-        let has_work = self.after.workers > 0 && (operation == Operation::Compute || self.peers > 0);
+        let has_work =
+            self.after.workers > 0 && (operation == Operation::Compute || self.peers > 0);
         if has_work && done.verified == 0 {
             verdict.add(Violation::NoProgress { cell, operation });
         }
@@ -298,7 +354,12 @@ mod tests {
         let (before, mut after) = (accounts(10), accounts(50));
         change(&mut after);
         let expelled = CellSet::only(cell(2));
-        judge(&Case { before: &before, after: &after, expelled, pause_limit: Some(1_000_000) })
+        judge(&Case {
+            before: &before,
+            after: &after,
+            expelled,
+            pause_limit: Some(1_000_000),
+        })
     }
 
     #[test]
@@ -313,15 +374,24 @@ mod tests {
             accounts[2].life = Incarnation(2);
         });
         assert!(verdict.is_held(), "{verdict}");
-        assert_eq!((verdict.survivors.lost, verdict.survivors.verified), (3, 480));
+        assert_eq!(
+            (verdict.survivors.lost, verdict.survivors.verified),
+            (3, 480)
+        );
         assert_eq!(verdict.to_string(), "held");
     }
 
     #[test]
     fn every_violation_is_found() {
         let found = |change: fn(&mut [Account; 4])| after(change).to_string();
-        assert_eq!(found(|a| a[1].operations[2].wrong = 4), "violated: cell 1: 4 wrong bytes in share");
-        assert_eq!(found(|a| a[3].life = Incarnation(2)), "violated: cell 3: restarted, life 1 became 2");
+        assert_eq!(
+            found(|a| a[1].operations[2].wrong = 4),
+            "violated: cell 1: 4 wrong bytes in share"
+        );
+        assert_eq!(
+            found(|a| a[3].life = Incarnation(2)),
+            "violated: cell 3: restarted, life 1 became 2"
+        );
         assert_eq!(
             found(|a| a[0].lost_with[1] = 5),
             "violated: cell 0: 5 operations lost with live cell 1"
@@ -334,18 +404,32 @@ mod tests {
             found(|a| a[0].operations[3].attempted -= 2),
             "violated: cell 0: account of borrow does not add up"
         );
-        assert_eq!(found(|a| a[1].operations[1] = accounts(10)[1].operations[1]), "violated: cell 1: no call verified");
-        assert_eq!(found(|a| a[1].longest_pause = 2_345_678), "violated: cell 1: stopped for 2.345 ms");
+        assert_eq!(
+            found(|a| a[1].operations[1] = accounts(10)[1].operations[1]),
+            "violated: cell 1: no call verified"
+        );
+        assert_eq!(
+            found(|a| a[1].longest_pause = 2_345_678),
+            "violated: cell 1: stopped for 2.345 ms"
+        );
     }
 
     #[test]
     fn nothing_is_suspect_where_nobody_died() {
         let (before, mut after) = (accounts(10), accounts(50));
         after[0].operations[2].suspect = 1;
-        let case = Case { before: &before, after: &after, expelled: CellSet::EMPTY, pause_limit: None };
+        let case = Case {
+            before: &before,
+            after: &after,
+            expelled: CellSet::EMPTY,
+            pause_limit: None,
+        };
         assert_eq!(
             judge(&case).violations().next(),
-            Some(Violation::SuspectWithoutDeath { cell: cell(0), bytes: 1 })
+            Some(Violation::SuspectWithoutDeath {
+                cell: cell(0),
+                bytes: 1
+            })
         );
     }
 
@@ -356,7 +440,12 @@ mod tests {
             after[0].operations[operation] = before[0].operations[operation];
         }
         let expelled = CellSet::first(4).without(cell(0));
-        let case = Case { before: &before, after: &after, expelled, pause_limit: None };
+        let case = Case {
+            before: &before,
+            after: &after,
+            expelled,
+            pause_limit: None,
+        };
         assert!(judge(&case).is_held());
     }
 

@@ -1,13 +1,16 @@
 //! The sequence of operations.
 //!
-//! One worker is one kernel thread that calls [`Worker::step`] for ever and lets the scheduler run in between. Each
-//! step begins and ends one operation, of well under a millisecond unless a peer does not answer.
+//! One worker is one kernel thread that calls [`Worker::step`] for ever and lets the scheduler run
+//! in between. Each step begins and ends one operation, of well under a millisecond unless a peer
+//! does not answer.
 //!
 //! # Invariants
-//! 1. A step waits for one peer at most, and no longer than a call may take (contract of [`Services`]).
-//! 2. Every step raises `attempted` once and one of `verified`, `lost`, `refused` once, or raises a doubt that will
-//!    raise `lost` or `wrong`.
-//! 3. A peer that failed is left alone for a while, so that waiting for it takes a small part of the time.
+//! 1. A step waits for one peer at most, and no longer than a call may take (contract of
+//!    [`Services`]).
+//! 2. Every step raises `attempted` once and one of `verified`, `lost`, `refused` once, or raises a
+//!    doubt that will raise `lost` or `wrong`.
+//! 3. A peer that failed is left alone for a while, so that waiting for it takes a small part of
+//!    the time.
 //! 4. No worker waits for another: they share nothing but counters.
 
 use core::time::Duration;
@@ -46,13 +49,16 @@ pub struct WorkerSettings {
 }
 
 impl WorkerSettings {
-    /// How long unexpected bytes wait where nothing else is said: far above detection and recovery together.
+    /// How long unexpected bytes wait where nothing else is said: far above detection and recovery
+    /// together.
     pub const DOUBT: Duration = Duration::from_secs(2);
 
     /// What the worker's patterns for `purpose` have in common.
     pub(crate) fn pattern(&self, purpose: Purpose) -> Pattern {
         let name = (self.worker as u64) << 8 | self.cell.index() as u64;
-        Pattern::new(self.seed, purpose).of(name).of(u64::from(self.life.0))
+        Pattern::new(self.seed, purpose)
+            .of(name)
+            .of(u64::from(self.life.0))
     }
 }
 
@@ -90,7 +96,10 @@ impl<S: Services> Worker<S> {
     /// # Panics
     /// If the worker's number is too high for its lanes: the kernel's own mistake.
     pub fn new(settings: WorkerSettings) -> Self {
-        assert!(settings.worker < crate::lane::WORKERS_MAX, "no lane for this worker");
+        assert!(
+            settings.worker < crate::lane::WORKERS_MAX,
+            "no lane for this worker"
+        );
         Self {
             settings,
             choices: Generator::new(settings.pattern(Purpose::Choice)),
@@ -127,8 +136,8 @@ impl<S: Services> Worker<S> {
         self.finish(operation, outcome, epoch, services);
     }
 
-    /// Draws an operation and a peer. Without a peer to be had, the worker works by itself: it computes, or looks at
-    /// its own cell's pages.
+    /// Draws an operation and a peer. Without a peer to be had, the worker works by itself: it
+    /// computes, or looks at its own cell's pages.
     fn choose(&mut self, live: CellSet, now: Instant) -> (Operation, CellId) {
         let own = self.settings.cell;
         let operation = Operation::ALL[self.choices.below(Operation::ALL.len())];
@@ -153,28 +162,34 @@ impl<S: Services> Worker<S> {
     }
 
     fn call(&mut self, peer: CellId, services: &mut S) -> Result<(), Failure> {
-        let WorkerSettings { seed, cell, life, worker, .. } = self.settings;
+        let WorkerSettings {
+            seed,
+            cell,
+            life,
+            worker,
+            ..
+        } = self.settings;
         let request = call::request(seed, cell, worker, life, self.sequence);
         let bytes = match services.call(peer, &request) {
             Ok(reply) => call::check(seed, peer, &request, &reply),
             // The request was sound when it left, so its bytes changed on the way.
-            Err(WorkError { reason: Reason::Malformed, .. }) => size_of_val(&request) as u64,
+            Err(WorkError {
+                reason: Reason::Malformed,
+                ..
+            }) => size_of_val(&request) as u64,
             Err(error) => return Err(error.into()),
         };
         unless_differing(bytes, Source::Cell(peer))
     }
 
     fn borrow(&mut self, peer: CellId, services: &mut S) -> Result<(), Failure> {
-        match self.loan.take() {
-            Some(held) => {
-                let keep = self.choices.below(2) == 0;
-                self.loan = held.step(keep, services)?;
-            }
-            None => {
-                let pattern = self.settings.pattern(Purpose::Frame).of(self.sequence);
-                let count = 1 + self.choices.below(2);
-                self.loan = Some(hold_loan(peer, count, pattern, services)?);
-            }
+        if let Some(held) = self.loan.take() {
+            let keep = self.choices.below(2) == 0;
+            self.loan = held.step(keep, services)?;
+        } else {
+            let pattern = self.settings.pattern(Purpose::Frame).of(self.sequence);
+            let count = 1 + self.choices.below(2);
+            self.loan = Some(hold_loan(peer, count, pattern, services)?);
         }
         Ok(())
     }
@@ -229,5 +244,9 @@ fn who_is_dead<S: Services>(error: WorkError, epoch: Epoch, services: &S) -> Opt
 
 /// An operation whose bytes from `source` were as expected but for `bytes` of them.
 pub(crate) const fn unless_differing(bytes: u64, source: Source) -> Result<(), Failure> {
-    if bytes == 0 { Ok(()) } else { Err(Failure::Mismatch(Mismatch { bytes, source })) }
+    if bytes == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Mismatch(Mismatch { bytes, source }))
+    }
 }

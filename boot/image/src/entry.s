@@ -25,6 +25,7 @@
 .set LEAF, 0x083                        # present, writable, large
 .set GIBIBYTES, 4
 .set APIC_ID_REGISTER, 0xfee00020
+.set REAL_MODE_HALT, (STARTUP_PAGE << 12) + (startup_halt - startup_begin)   # segment:offset
 
 .set CODE_64, 0x08
 .set DATA, 0x10
@@ -75,6 +76,10 @@ multiboot_entry:
     movl $STARTUP_PAGE, %edi
     movl $(startup_end - startup_begin), %ecx
     rep movsb
+    # A CPU that waits for its start-up interrupt should ignore NMIs; QEMU wakes it, in real mode at the reset vector,
+    # where it would reset the machine. Vectors 2 and 18 lead it into a halt that only INIT ends.
+    movl $REAL_MODE_HALT, 2 * 4
+    movl $REAL_MODE_HALT, 18 * 4
     call enter_long_mode
     lgdt entry_descriptors_pointer
     ljmp $CODE_64, $boot_cpu_64
@@ -163,6 +168,9 @@ startup_32:
 startup_descriptors_pointer:
     .word entry_descriptors_end - entry_descriptors - 1
     .long entry_descriptors
+# Entered in real mode by an NMI or a machine check. Does not return, so that further ones stay blocked.
+startup_halt:
+    .byte 0xfa, 0xf4, 0xeb, 0xfd        # cli; hlt; back to the hlt
 startup_end:
 
 # As `enter_long_mode`, without a stack.

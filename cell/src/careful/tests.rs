@@ -15,7 +15,8 @@ const REGION: FrameRange = FrameRange {
 
 type Hook = Box<dyn FnMut(&mut [u64], usize)>;
 
-/// One frame of a sick cell. The hook may change the memory before each load; loads outside the frame panic.
+/// One frame of a sick cell. The hook may change the memory before each load; loads outside the
+/// frame panic.
 struct FakeMemory {
     words: RefCell<Vec<u64>>,
     broken: Option<u64>,

@@ -79,12 +79,8 @@ unsafe extern "C" fn memmove(
 /// # Safety
 /// As for the function of the same name in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memset(
-    destination: *mut c_void,
-    value: c_int,
-    bytes: usize,
-) -> *mut c_void {
-    let pattern = u64::from(value as u8) * 0x0101_0101_0101_0101;
+unsafe extern "C" fn memset(destination: *mut c_void, value: c_int, bytes: usize) -> *mut c_void {
+    let pattern = u64::from(value.to_le_bytes()[0]) * 0x0101_0101_0101_0101;
     // SAFETY: as for `memcpy`, with one area.
     unsafe {
         asm!(

@@ -27,14 +27,54 @@ const TRACE_MAX: u64 = 1000;
 
 /// Every command.
 pub(super) const ALL: &[Command] = &[
-    Command { name: "help", arguments: "", purpose: "this list", run: help },
-    Command { name: "cells", arguments: "", purpose: "state of every cell", run: cells },
-    Command { name: "cpus", arguments: "", purpose: "state of every CPU", run: cpus },
-    Command { name: "work", arguments: "", purpose: "what every cell's workers did", run: work },
-    Command { name: "threads", arguments: "", purpose: "threads of this cell", run: threads },
-    Command { name: "memory", arguments: "", purpose: "memory of this cell", run: memory },
-    Command { name: "trace", arguments: "[count]", purpose: "what happened here", run: show_trace },
-    Command { name: "time", arguments: "", purpose: "time since the machine started", run: time },
+    Command {
+        name: "help",
+        arguments: "",
+        purpose: "this list",
+        run: help,
+    },
+    Command {
+        name: "cells",
+        arguments: "",
+        purpose: "state of every cell",
+        run: cells,
+    },
+    Command {
+        name: "cpus",
+        arguments: "",
+        purpose: "state of every CPU",
+        run: cpus,
+    },
+    Command {
+        name: "work",
+        arguments: "",
+        purpose: "what every cell's workers did",
+        run: work,
+    },
+    Command {
+        name: "threads",
+        arguments: "",
+        purpose: "threads of this cell",
+        run: threads,
+    },
+    Command {
+        name: "memory",
+        arguments: "",
+        purpose: "memory of this cell",
+        run: memory,
+    },
+    Command {
+        name: "trace",
+        arguments: "[count]",
+        purpose: "what happened here",
+        run: show_trace,
+    },
+    Command {
+        name: "time",
+        arguments: "",
+        purpose: "time since the machine started",
+        run: time,
+    },
     Command {
         name: "inject",
         arguments: "fault [argument]",
@@ -51,14 +91,24 @@ macro_rules! say {
 }
 
 fn help(_: &str) {
-    for Command { name, arguments, purpose, .. } in ALL {
+    for Command {
+        name,
+        arguments,
+        purpose,
+        ..
+    } in ALL
+    {
         say!("  {name:8} {arguments:18} {purpose}");
     }
 }
 
 fn time(_: &str) {
     let nanoseconds = clock::now().0;
-    say!("{}.{:06} s", nanoseconds / 1_000_000_000, nanoseconds / 1000 % 1_000_000);
+    say!(
+        "{}.{:06} s",
+        nanoseconds / 1_000_000_000,
+        nanoseconds / 1000 % 1_000_000
+    );
 }
 
 const fn state_name(state: CellState) -> &'static str {
@@ -79,15 +129,23 @@ fn cells(_: &str) {
     for cell in machine.all_cells().iter() {
         let entry = machine.cell(cell);
         let cpus = machine.cpus_of(cell).count();
-        let mebibytes = entry.region.len() * PAGE_SIZE >> 20;
+        let mebibytes = (entry.region.len() * PAGE_SIZE) >> 20;
         let state = state_name(entry.state());
         let life = entry.incarnation().0;
         let mark = if cell == own().cell { '*' } else { ' ' };
-        let _ = write!(Console, "{cell:3}{mark}  {state:8} {life:5} {cpus:5}  {mebibytes:4} MiB  ");
+        let _ = write!(
+            Console,
+            "{cell:3}{mark}  {state:8} {life:5} {cpus:5}  {mebibytes:4} MiB  "
+        );
         match entry.evidence() {
             None => say!("none"),
             Some((count, last)) => {
-                say!("{count}, last: {:?} at {:#x} in life {}", last.kind, last.address, last.incarnation.0);
+                say!(
+                    "{count}, last: {:?} at {:#x} in life {}",
+                    last.kind,
+                    last.address,
+                    last.incarnation.0
+                );
             }
         }
     }
@@ -145,8 +203,8 @@ fn work(_: &str) {
 /// The account of one kind of operation of another cell, copied with care.
 fn account(cell: CellId, operation: Operation) -> Result<[u64; 6], cell::careful::CarefulError> {
     const { assert!(size_of::<OperationAccount>() == 6 * 8) };
-    let offset = offset_of!(WorkloadRecord, operations)
-        + operation as usize * size_of::<OperationAccount>();
+    let offset =
+        offset_of!(WorkloadRecord, operations) + operation as usize * size_of::<OperationAccount>();
     let reader = careful::reader_of_current(cell);
     let mut words = [0; 6];
     reader.copy(reader.public(WORKLOAD_OFFSET + offset as u64), &mut words)?;
@@ -175,7 +233,13 @@ fn show_trace(arguments: &str) {
     let Some(ring) = trace::ring() else { return };
     let end = ring.written();
     for record in (end.saturating_sub(count)..end).filter_map(|number| ring.get(number)) {
-        let TraceRecord { at, cpu, arguments: [first, second], event, .. } = record;
+        let TraceRecord {
+            at,
+            cpu,
+            arguments: [first, second],
+            event,
+            ..
+        } = record;
         let name = Event::from_raw(event).map_or("?", Event::name);
         let (seconds, microseconds) = (at.0 / 1_000_000_000, at.0 / 1000 % 1_000_000);
         say!("{seconds:4}.{microseconds:06}  CPU {cpu:3}  {name:24} {first:#x} {second:#x}");
@@ -185,13 +249,24 @@ fn show_trace(arguments: &str) {
 fn inject(arguments: &str) {
     let (name, rest) = arguments.split_once(' ').unwrap_or((arguments, ""));
     let Some(&fault) = InnerFault::ALL.iter().find(|fault| fault.name() == name) else {
-        say!("inject a fault into this cell, cell {}; known are", own().cell);
-        InnerFault::ALL.iter().for_each(|fault| say!("  {}", fault.name()));
-        say!("A cell never writes another one's memory, so the others' faults are injected by the host.");
+        say!(
+            "inject a fault into this cell, cell {}; known are",
+            own().cell
+        );
+        for fault in InnerFault::ALL {
+            say!("  {}", fault.name());
+        }
+        say!(
+            "A cell never writes another one's memory, so the others' faults are injected by the host."
+        );
         return;
     };
     let argument = rest.trim().parse().unwrap_or(default_argument(fault));
-    faults::ask(Injection { fault, argument, seed: own().settings.seed });
+    faults::ask(Injection {
+        fault,
+        argument,
+        seed: own().settings.seed,
+    });
 }
 
 /// The argument of a fault where none is given.

@@ -2,7 +2,7 @@
 //!
 //! The port is polled at ticks: its interrupt line would have to follow the owner.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use cell::CellId;
 use cell::machine::CellState;
@@ -23,11 +23,23 @@ struct Queue {
     length: usize,
 }
 
-static QUEUE: Lock<Queue> = Lock::new(Queue { bytes: [0; QUEUE_BYTES], length: 0 });
+static QUEUE: Lock<Queue> = Lock::new(Queue {
+    bytes: [0; QUEUE_BYTES],
+    length: 0,
+});
 static TYPED: WaitQueue = WaitQueue::new();
 
-/// One more than the number of the owner that this cell last saw; 0 for none yet.
-static KNOWN_OWNER: AtomicU32 = AtomicU32::new(0);
+/// This cell has set the port up.
+static IS_IN_USE: AtomicBool = AtomicBool::new(false);
+/// The shell has not greeted anybody on the port yet.
+static MUST_GREET: AtomicBool = AtomicBool::new(false);
+
+/// Takes the port into use if it is this cell's. Boot CPU, once.
+pub fn set_up() {
+    if output::is_owner() {
+        take_into_use();
+    }
+}
 
 /// Polls the port on its owner; elsewhere looks whether the owner still lives. Interrupt level.
 pub fn at_tick() {
@@ -39,11 +51,11 @@ pub fn at_tick() {
     }
 }
 
-/// Sets the port up on the first tick on which it is this cell's.
+/// Sets the port up when this cell finds that it owns it.
 fn take_into_use() {
-    let own = own().cell.index() as u32 + 1;
-    if KNOWN_OWNER.swap(own, Ordering::AcqRel) != own {
+    if !IS_IN_USE.swap(true, Ordering::AcqRel) {
         uart::set_up();
+        MUST_GREET.store(true, Ordering::Release);
         TYPED.wake_all();
     }
 }
@@ -83,7 +95,7 @@ pub fn wait(to: &mut [u8]) -> usize {
     TYPED
         .wait(None, || {
             let count = take(to);
-            (count > 0 || output::is_owner() && is_new_owner()).then_some(count)
+            (count > 0 || MUST_GREET.swap(false, Ordering::AcqRel)).then_some(count)
         })
         .unwrap_or(0)
 }
@@ -96,10 +108,4 @@ fn take(to: &mut [u8]) -> usize {
     queue.bytes.copy_within(count..rest, 0);
     queue.length -= count;
     count
-}
-
-/// Whether the shell has not greeted anybody on this port yet.
-fn is_new_owner() -> bool {
-    static GREETED: AtomicU32 = AtomicU32::new(0);
-    GREETED.swap(1, Ordering::AcqRel) == 0
 }

@@ -39,7 +39,11 @@ pub struct LineEditor {
 impl LineEditor {
     /// An empty line.
     pub const fn new() -> Self {
-        Self { bytes: [0; LINE_BYTES], length: 0, after_return: false }
+        Self {
+            bytes: [0; LINE_BYTES],
+            length: 0,
+            after_return: false,
+        }
     }
 
     /// Takes a byte.
@@ -68,7 +72,10 @@ impl LineEditor {
 
     /// The complete line, and an empty one from now on.
     pub fn take(&mut self) -> Line {
-        let line = Line { bytes: self.bytes, length: self.length };
+        let line = Line {
+            bytes: self.bytes,
+            length: self.length,
+        };
         self.length = 0;
         line
     }

@@ -48,11 +48,18 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let mut message = Message { bytes: [0; MESSAGE_BYTES], length: 0 };
+        let mut message = Message {
+            bytes: [0; MESSAGE_BYTES],
+            length: 0,
+        };
         let now = clock::now().0 / 1000;
         let (seconds, microseconds) = (now / 1_000_000, now % 1_000_000);
         let cell = own().cell;
-        let _ = write!(message, "[{seconds:4}.{microseconds:06}] cell {cell}: {}", record.args());
+        let _ = write!(
+            message,
+            "[{seconds:4}.{microseconds:06}] cell {cell}: {}",
+            record.args()
+        );
         message.bytes[message.length] = b'\n';
         output::write(&message.bytes[..=message.length]);
     }

@@ -1,6 +1,6 @@
 //! Text on its way to the cell that owns the serial port, and text that the owner got.
 //!
-//! A cell that does not own the port queues its bytes here; whoever carries them to the owner takes them with [`take`].
+//! A cell that does not own the port queues its bytes here; the thread of `calls::text` carries them to the owner.
 //! The owner puts what arrives together to lines, per cell, so that two cells' lines do not mix.
 //!
 //! # Invariants
@@ -13,6 +13,7 @@ use cell::{CELLS_MAX, CellId};
 
 use crate::console::output;
 use crate::lock::Lock;
+use crate::thread::wait::WaitQueue;
 
 const QUEUE_BYTES: usize = 8 << 10;
 /// Longest line of another cell; a longer one is shown in pieces.
@@ -28,7 +29,11 @@ struct Queue {
 
 impl Queue {
     const fn new() -> Self {
-        Self { bytes: [0; QUEUE_BYTES], start: 0, length: 0 }
+        Self {
+            bytes: [0; QUEUE_BYTES],
+            start: 0,
+            length: 0,
+        }
     }
 
     /// Appends all of `text`, or nothing.
@@ -59,6 +64,7 @@ impl Queue {
 struct QueueFull;
 
 static QUEUE: Lock<Queue> = Lock::new(Queue::new());
+static QUEUED: WaitQueue = WaitQueue::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Queues text for the owner.
@@ -66,16 +72,13 @@ pub fn send(text: &[u8]) {
     if QUEUE.lock().put(text).is_err() {
         DROPPED.fetch_add(text.len() as u64, Ordering::Relaxed);
     }
+    QUEUED.wake_all();
 }
 
-/// Takes up to `to.len()` queued bytes; how many.
-pub fn take(to: &mut [u8]) -> usize {
-    QUEUE.lock().take(to)
-}
-
-/// Whether text is queued.
-pub fn is_waiting() -> bool {
-    QUEUE.lock().length > 0
+/// Waits for queued text, and takes up to `to.len()` bytes; how many.
+pub fn wait(to: &mut [u8]) -> usize {
+    let take = || Some(QUEUE.lock().take(to)).filter(|&count| count > 0);
+    QUEUED.wait(None, take).unwrap_or(0)
 }
 
 /// Bytes that were dropped because nobody took them.
@@ -90,8 +93,12 @@ struct Line {
     length: usize,
 }
 
-static LINES: Lock<[Line; CELLS_MAX]> =
-    Lock::new([Line { bytes: [0; LINE_BYTES], length: 0 }; CELLS_MAX]);
+static LINES: Lock<[Line; CELLS_MAX]> = Lock::new(
+    [Line {
+        bytes: [0; LINE_BYTES],
+        length: 0,
+    }; CELLS_MAX],
+);
 
 /// Shows text that `from` sent, line by line. On the owner.
 pub fn show(from: CellId, text: &[u8]) {
@@ -141,7 +148,10 @@ mod tests {
 
     #[test]
     fn lines_come_out_whole_and_harmless() {
-        let mut line = Line { bytes: [0; LINE_BYTES], length: 0 };
+        let mut line = Line {
+            bytes: [0; LINE_BYTES],
+            length: 0,
+        };
         let mut shown = Vec::new();
         for &byte in b"a\x1b[2J\nbc\n" {
             if let Some((bytes, length)) = collect(&mut line, byte) {
@@ -152,6 +162,9 @@ mod tests {
         for _ in 0..LINE_BYTES - 2 {
             assert!(collect(&mut line, b'x').is_none());
         }
-        assert_eq!(collect(&mut line, b'x').map(|(_, length)| length), Some(LINE_BYTES));
+        assert_eq!(
+            collect(&mut line, b'x').map(|(_, length)| length),
+            Some(LINE_BYTES)
+        );
     }
 }

@@ -71,7 +71,9 @@ fn send_raw(uart: &mut Uart16550<PioBackend>, mut bytes: &[u8]) {
 
 /// Receives what is there, unless another CPU of the cell is at the port.
 pub fn try_receive(buffer: &mut [u8]) -> usize {
-    let Some(mut uart) = UART.try_lock() else { return 0 };
+    let Some(mut uart) = UART.try_lock() else {
+        return 0;
+    };
     uart.as_mut().map_or(0, |uart| uart.receive_bytes(buffer))
 }
 

@@ -9,7 +9,9 @@ use core::sync::atomic::Ordering;
 
 use cell::PhysicalAddress;
 use cell::trace::Event;
-use firewall::hypercall::{BusError, BusErrorKind, BusErrorSlots, VECTOR_BUS_ERROR};
+use firewall::hypercall::{
+    BUS_ERROR_CODE, BusError, BusErrorKind, BusErrorSlots, VECTOR_BUS_ERROR,
+};
 use x86_64::registers::control::Cr2;
 
 use crate::cpu::{per_cpu, port};
@@ -29,7 +31,7 @@ const PAGE_FAULT_WRITE: u64 = 1 << 1;
 pub extern "C" fn dispatch(context: &mut Context) {
     match context.vector {
         VECTOR_NMI => stray_nmi(),
-        VECTOR_BUS => bus_error(context),
+        VECTOR_BUS if context.error == BUS_ERROR_CODE.into() => bus_error(context),
         VECTOR_PAGE_FAULT => page_fault(context),
         _ => panic::unexpected_exception(context, None),
     }
@@ -68,7 +70,13 @@ fn page_fault(context: &mut Context) {
         BusErrorKind::Write
     };
     let kind = refine(physical, context.rip, kind);
-    land_or_stop(context, BusError { address: physical.0, kind: kind as u64 });
+    land_or_stop(
+        context,
+        BusError {
+            address: physical.0,
+            kind: kind as u64,
+        },
+    );
 }
 
 /// Reports a bus error where the monitor did not see it, and takes its word for what it was.
@@ -76,7 +84,10 @@ fn refine(address: PhysicalAddress, instruction: u64, kind: BusErrorKind) -> Bus
     if hypercall::by_vmmcall() {
         return kind;
     }
-    hypercall::report_bus_error(address, instruction, kind).ok().flatten().unwrap_or(kind)
+    hypercall::report_bus_error(address, instruction, kind)
+        .ok()
+        .flatten()
+        .unwrap_or(kind)
 }
 
 fn land_or_stop(context: &mut Context, error: BusError) {

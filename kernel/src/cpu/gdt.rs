@@ -129,7 +129,9 @@ pub fn load(cpu: &'static PerCpu) {
 
 fn boot_stack_tops() -> [u64; 4] {
     let stacks = BOOT_STACKS.lock();
-    core::array::from_fn(|number| stacks.as_ptr_range().start.wrapping_add(number + 1).addr() as u64)
+    core::array::from_fn(|number| {
+        stacks.as_ptr_range().start.wrapping_add(number + 1).addr() as u64
+    })
 }
 
 /// Moves the running CPU's interrupt and exception stacks to guarded ones.

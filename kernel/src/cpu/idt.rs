@@ -7,9 +7,7 @@ use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
 
-use firewall::hypercall::{
-    VECTOR_BUS_ERROR, VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
-};
+use firewall::hypercall::{VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE};
 
 use crate::cpu::gdt::EntryStack;
 use crate::cpu::interrupts::VECTOR_SWITCH;
@@ -26,7 +24,11 @@ fn gate<F>(entry: &mut Entry<F>, stub: extern "C" fn(), stack: EntryStack) {
     let address = VirtAddr::new(stub as usize as u64);
     // SAFETY: the stub is one of `stubs`, made for the vector that it is put in; it ends in IRETQ. The stack index names
     // an entry of the interrupt stack table that `gdt::load` filled.
-    unsafe { entry.set_handler_addr(address).set_stack_index(stack as u16) };
+    unsafe {
+        entry
+            .set_handler_addr(address)
+            .set_stack_index(stack as u16)
+    };
 }
 
 fn build() -> InterruptDescriptorTable {
@@ -43,7 +45,6 @@ fn build() -> InterruptDescriptorTable {
     ] {
         gate(&mut table[vector], stub, EntryStack::Interrupt);
     }
-    gate(&mut table[VECTOR_BUS_ERROR], stubs::bus_error, EntryStack::Exception);
     build_exceptions(&mut table);
     table
 }
@@ -55,17 +56,41 @@ fn build_exceptions(table: &mut InterruptDescriptorTable) {
     gate(&mut table.non_maskable_interrupt, stubs::nmi, Nmi);
     gate(&mut table.breakpoint, stubs::breakpoint, Exception);
     gate(&mut table.overflow, stubs::overflow, Exception);
-    gate(&mut table.bound_range_exceeded, stubs::bound_range, Exception);
+    gate(
+        &mut table.bound_range_exceeded,
+        stubs::bound_range,
+        Exception,
+    );
     gate(&mut table.invalid_opcode, stubs::invalid_opcode, Exception);
-    gate(&mut table.device_not_available, stubs::device_not_available, Exception);
+    gate(
+        &mut table.device_not_available,
+        stubs::device_not_available,
+        Exception,
+    );
     gate(&mut table.double_fault, stubs::double_fault, DoubleFault);
     gate(&mut table.invalid_tss, stubs::invalid_tss, Exception);
-    gate(&mut table.segment_not_present, stubs::segment_not_present, Exception);
-    gate(&mut table.stack_segment_fault, stubs::stack_segment, Exception);
-    gate(&mut table.general_protection_fault, stubs::general_protection, Exception);
+    gate(
+        &mut table.segment_not_present,
+        stubs::segment_not_present,
+        Exception,
+    );
+    gate(
+        &mut table.stack_segment_fault,
+        stubs::stack_segment,
+        Exception,
+    );
+    gate(
+        &mut table.general_protection_fault,
+        stubs::general_protection,
+        Exception,
+    );
     gate(&mut table.page_fault, stubs::page_fault, Exception);
     gate(&mut table.x87_floating_point, stubs::x87_error, Exception);
-    gate(&mut table.alignment_check, stubs::alignment_check, Exception);
+    gate(
+        &mut table.alignment_check,
+        stubs::alignment_check,
+        Exception,
+    );
     gate(&mut table.machine_check, stubs::machine_check, MachineCheck);
     gate(&mut table.simd_floating_point, stubs::simd_error, Exception);
 }

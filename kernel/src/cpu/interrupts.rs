@@ -57,7 +57,11 @@ impl Drop for InterruptsOff {
 /// Whether interrupts are on.
 #[inline]
 pub fn enabled() -> bool {
-    if cfg!(test) { false } else { x86_64::instructions::interrupts::are_enabled() }
+    if cfg!(test) {
+        false
+    } else {
+        x86_64::instructions::interrupts::are_enabled()
+    }
 }
 
 /// Turns interrupts off.

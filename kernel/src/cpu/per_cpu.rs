@@ -70,7 +70,9 @@ unsafe impl Sync for PerCpu {}
 
 impl fmt::Debug for PerCpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerCpu").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("PerCpu")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,7 +184,11 @@ pub fn this() -> &'static PerCpu {
 
 /// The number, in the machine, of the running CPU; 0 before its block is set up. Fit for every context.
 pub fn cpu_number() -> usize {
-    if BLOCKS.iter().any(PerCpu::is_up) { this().number() } else { 0 }
+    if BLOCKS.iter().any(PerCpu::is_up) {
+        this().number()
+    } else {
+        0
+    }
 }
 
 /// The blocks of the CPUs that take part.

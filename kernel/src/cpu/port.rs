@@ -55,6 +55,9 @@ pub unsafe fn try_write(port: u16, value: u8) -> Result<(), BusError> {
     // SAFETY: the same contract.
     match unsafe { write(port.into(), value.into()) } {
         Outcome { kind: 0, .. } => Ok(()),
-        Outcome { kind, port } => Err(BusError { address: port, kind }),
+        Outcome { kind, port } => Err(BusError {
+            address: port,
+            kind,
+        }),
     }
 }

@@ -32,11 +32,11 @@ static STATES: [AtomicU32; CPUS_MAX] = [const { AtomicU32::new(WAITING) }; CPUS_
 /// If the cell's memory does not suffice even for stacks.
 pub fn prepare() {
     let own = own();
-    for index in 0..own.cpus_count {
+    for (index, state) in STATES.iter().enumerate().take(own.cpus_count) {
         let stacks = CpuStacks::allocate().expect("a cell has memory for the stacks of its CPUs");
         gdt::assign_stacks(index, stacks);
         if index == own.boot_cpu_index {
-            STATES[index].store(ASKED, Ordering::Relaxed);
+            state.store(ASKED, Ordering::Relaxed);
             gdt::use_stacks(per_cpu::this(), &stacks);
         }
     }
@@ -58,9 +58,12 @@ fn is_parked(cpu: CpuId) -> bool {
 }
 
 fn ask(index: usize) {
-    let taken =
-        STATES[index].compare_exchange(WAITING, ASKED, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    let Some(stacks) = taken.then(|| gdt::stacks_of(index)).flatten() else { return };
+    let taken = STATES[index]
+        .compare_exchange(WAITING, ASKED, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok();
+    let Some(stacks) = taken.then(|| gdt::stacks_of(index)).flatten() else {
+        return;
+    };
     // As after a call instruction: 8 below a multiple of 16.
     let stack_pointer = stacks.idle.top() - 8;
     let entry = enter as extern "C" fn(u64) -> ! as usize as u64;

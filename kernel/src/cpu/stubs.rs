@@ -3,28 +3,30 @@
 //! # Phases
 //! 1. The processor switches to the stack that the gate names and pushes SS, RSP, RFLAGS, CS, RIP (and an error code).
 //! 2. The vector's stub pushes a zero where there is no error code, and the vector.
-//! 3. The common entry pushes the general registers and saves the floating-point state: a [`Context`] is complete.
+//! 3. The common entry pushes the general registers and the vector registers: a [`Context`](crate::thread::context::Context) is complete.
 //! 4. Interrupts: the stack that phase 1 used **is** the context of the current thread, so the handler runs on the
 //!    CPU's interrupt stack, and answers with the context to resume. Exceptions: the handler runs on the same stack,
 //!    below the context, and always resumes it.
-//! 5. The floating-point state, the registers and IRETQ bring back what was interrupted.
+//! 5. The vector registers, the general registers and IRETQ bring back what was interrupted.
 //!
 //! # What is not saved
-//! Debug registers, AVX state (never enabled), segment registers other than CS and SS, FS and GS base (fixed).
+//! The x87 state: the kernel has no x87 code, so no thread has any. It is left out for a reason: in QEMU's emulation up
+//! to 7.2 at least, `FXRSTOR`, `FNINIT` and their kin on *any* CPU read, change and write back a flag word of the boot CPU without a
+//! lock (they lower IGNNE#), and so now and then undo a change that this CPU makes to the global interrupt flag in
+//! `VMRUN` or at an exit: it then sleeps for ever, or runs on in a mixture of guest and host.
+//! Also not: debug registers, AVX state (never enabled), segment registers other than CS and SS, FS and GS base (fixed).
 //!
 //! # References
-//! AMD64 Architecture Programmer's Manual, volume 2, 8.9 (long-mode interrupt control transfers), 11.4.4 (FXSAVE).
+//! AMD64 Architecture Programmer's Manual, volume 2, 8.9 (long-mode interrupt control transfers).
 
 use core::arch::naked_asm;
 
-use firewall::hypercall::{
-    VECTOR_BUS_ERROR, VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
-};
+use firewall::hypercall::{VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE};
 
 use crate::cpu::exceptions;
 use crate::cpu::interrupts::{self, VECTOR_SWITCH, VECTOR_UNEXPECTED};
 use crate::cpu::per_cpu::PerCpu;
-use crate::thread::context::FLOATING_POINT_BYTES;
+use crate::thread::context::{CONTROL_OFFSET, VECTORS_BYTES};
 
 /// Phase 3: from the vector's stub to a complete context, RSP at its start.
 macro_rules! save {
@@ -44,8 +46,24 @@ macro_rules! save {
          push r13
          push r14
          push r15
-         sub rsp, {floating_point}
-         fxsave64 [rsp]
+         sub rsp, {vectors}
+         movaps [rsp + 0x00], xmm0
+         movaps [rsp + 0x10], xmm1
+         movaps [rsp + 0x20], xmm2
+         movaps [rsp + 0x30], xmm3
+         movaps [rsp + 0x40], xmm4
+         movaps [rsp + 0x50], xmm5
+         movaps [rsp + 0x60], xmm6
+         movaps [rsp + 0x70], xmm7
+         movaps [rsp + 0x80], xmm8
+         movaps [rsp + 0x90], xmm9
+         movaps [rsp + 0xa0], xmm10
+         movaps [rsp + 0xb0], xmm11
+         movaps [rsp + 0xc0], xmm12
+         movaps [rsp + 0xd0], xmm13
+         movaps [rsp + 0xe0], xmm14
+         movaps [rsp + 0xf0], xmm15
+         stmxcsr [rsp + {control}]
          cld"
     };
 }
@@ -53,8 +71,24 @@ macro_rules! save {
 /// Phase 5: from RSP at the start of a context to what it interrupted.
 macro_rules! restore {
     () => {
-        "fxrstor64 [rsp]
-         add rsp, {floating_point}
+        "movaps xmm0, [rsp + 0x00]
+         movaps xmm1, [rsp + 0x10]
+         movaps xmm2, [rsp + 0x20]
+         movaps xmm3, [rsp + 0x30]
+         movaps xmm4, [rsp + 0x40]
+         movaps xmm5, [rsp + 0x50]
+         movaps xmm6, [rsp + 0x60]
+         movaps xmm7, [rsp + 0x70]
+         movaps xmm8, [rsp + 0x80]
+         movaps xmm9, [rsp + 0x90]
+         movaps xmm10, [rsp + 0xa0]
+         movaps xmm11, [rsp + 0xb0]
+         movaps xmm12, [rsp + 0xc0]
+         movaps xmm13, [rsp + 0xd0]
+         movaps xmm14, [rsp + 0xe0]
+         movaps xmm15, [rsp + 0xf0]
+         ldmxcsr [rsp + {control}]
+         add rsp, {vectors}
          pop r15
          pop r14
          pop r13
@@ -86,7 +120,8 @@ extern "C" fn interrupt_entry() {
         "call {dispatch}",
         "mov rsp, rax",
         restore!(),
-        floating_point = const FLOATING_POINT_BYTES,
+        vectors = const VECTORS_BYTES,
+        control = const CONTROL_OFFSET,
         interrupt_stack = const PerCpu::INTERRUPT_STACK_OFFSET,
         dispatch = sym interrupts::dispatch,
     );
@@ -101,7 +136,8 @@ extern "C" fn exception_entry() {
         "mov rdi, rsp",
         "call {dispatch}",
         restore!(),
-        floating_point = const FLOATING_POINT_BYTES,
+        vectors = const VECTORS_BYTES,
+        control = const CONTROL_OFFSET,
         dispatch = sym exceptions::dispatch,
     );
 }
@@ -162,8 +198,6 @@ stub! {
     machine_check, 18, exception_entry;
     /// Vector 19.
     simd_error, 19, exception_entry;
-    /// A bus error that the monitor delivers.
-    bus_error, VECTOR_BUS_ERROR, exception_entry;
     /// The doorbell.
     doorbell, VECTOR_DOORBELL, interrupt_entry;
     /// A wake-up by another CPU of the cell.

@@ -23,14 +23,20 @@ impl RemoteMemory for WindowMemory {
         let to = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), bytes) };
         // SAFETY: `window::pointer` keeps every address in the window, and the span of a slice cannot leave it before it
         // ends in a page fault on a non-canonical address: no region reaches so far.
-        unsafe { copy::load(to, window::pointer(from)) }
-            .map_err(|error| BusError { address: PhysicalAddress(error.address) })
+        unsafe { copy::load(to, window::pointer(from)) }.map_err(|error| BusError {
+            address: PhysicalAddress(error.address),
+        })
     }
 }
 
 /// A careful reader of `cell` in its life `incarnation`.
 pub fn reader(cell: CellId, incarnation: Incarnation) -> CarefulReader<'static, WindowMemory> {
-    CarefulReader::new(&WindowMemory, own().machine.cell(cell).region, cell, incarnation)
+    CarefulReader::new(
+        &WindowMemory,
+        own().machine.cell(cell).region,
+        cell,
+        incarnation,
+    )
 }
 
 /// A careful reader of `cell` in the life that the monitor records now.

@@ -72,7 +72,9 @@ pub fn landing_pad(instruction: u64) -> Option<u64> {
     let address = |symbol: *const u8| symbol.addr() as u64;
     let start = address(&raw const kernel_copy_start);
     let end = address(&raw const kernel_copy_end);
-    (start..end).contains(&instruction).then(|| address(&raw const kernel_copy_landing))
+    (start..end)
+        .contains(&instruction)
+        .then(|| address(&raw const kernel_copy_landing))
 }
 
 fn result(outcome: Outcome) -> Result<(), BusError> {
@@ -114,7 +116,10 @@ pub fn kind(error: BusError) -> BusErrorKind {
 }
 
 #[cfg(test)]
-#[allow(clippy::undocumented_unsafe_blocks, reason = "both areas are arrays of the test")]
+#[allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "both areas are arrays of the test"
+)]
 mod tests {
     use super::*;
 

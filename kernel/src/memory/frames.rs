@@ -59,15 +59,31 @@ impl<'a> FrameTable<'a> {
         let mut free_count = 0;
         for (number, entry) in uses.iter_mut().enumerate() {
             let is_used = used.contains(Frame(first.0 + number as u64));
-            *entry = if is_used { FrameUse::Kernel } else { FrameUse::Free };
+            *entry = if is_used {
+                FrameUse::Kernel
+            } else {
+                FrameUse::Free
+            };
             free_count += usize::from(!is_used);
         }
-        Self { first, uses, free_count, hint: 0 }
+        Self {
+            first,
+            uses,
+            free_count,
+            hint: 0,
+        }
     }
 
     fn entry(&self, frame: Frame) -> Result<usize, FrameError> {
-        let number = frame.0.checked_sub(self.first.0).ok_or(FrameError::NotOwn(frame))? as usize;
-        if number < self.uses.len() { Ok(number) } else { Err(FrameError::NotOwn(frame)) }
+        let number = frame
+            .0
+            .checked_sub(self.first.0)
+            .ok_or(FrameError::NotOwn(frame))? as usize;
+        if number < self.uses.len() {
+            Ok(number)
+        } else {
+            Err(FrameError::NotOwn(frame))
+        }
     }
 
     /// What `frame` serves.
@@ -130,7 +146,9 @@ impl<'a> FrameTable<'a> {
 
     /// The last frame of a row that is not free.
     fn last_used(&self, row: FrameRange) -> Option<Frame> {
-        row.iter().filter(|&frame| self.serves(frame) != Ok(FrameUse::Free)).last()
+        row.iter()
+            .filter(|&frame| self.serves(frame) != Ok(FrameUse::Free))
+            .last()
     }
 
     /// How many frames serve each of [`USES`].
@@ -155,7 +173,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn range(start: u64, end: u64) -> FrameRange {
-        FrameRange { start: Frame(start), end: Frame(end) }
+        FrameRange {
+            start: Frame(start),
+            end: Frame(end),
+        }
     }
 
     #[test]
@@ -165,7 +186,9 @@ mod tests {
         assert_eq!(table.free_count(), 5);
         let frames: Vec<_> = std::iter::from_fn(|| table.allocate(FrameUse::Page)).collect();
         assert_eq!(frames, (103..108).map(Frame).collect::<Vec<_>>());
-        table.change(Frame(104), FrameUse::Page, FrameUse::Free).unwrap();
+        table
+            .change(Frame(104), FrameUse::Page, FrameUse::Free)
+            .unwrap();
         assert_eq!(table.allocate(FrameUse::Kernel), Some(Frame(104)));
         assert_eq!(table.counts(), [0, 4, 4, 0, 0]);
     }
@@ -184,10 +207,19 @@ mod tests {
     fn rows_are_aligned_and_skip_what_is_used() {
         let mut uses = [FrameUse::Free; 16];
         let mut table = FrameTable::new(Frame(3), &mut uses, range(3, 5));
-        assert_eq!(table.allocate_row(4, 4, FrameUse::Kernel), Some(range(8, 12)));
-        assert_eq!(table.allocate_row(4, 4, FrameUse::Kernel), Some(range(12, 16)));
+        assert_eq!(
+            table.allocate_row(4, 4, FrameUse::Kernel),
+            Some(range(8, 12))
+        );
+        assert_eq!(
+            table.allocate_row(4, 4, FrameUse::Kernel),
+            Some(range(12, 16))
+        );
         assert_eq!(table.allocate_row(4, 4, FrameUse::Kernel), None);
-        assert_eq!(table.allocate_row(3, 1, FrameUse::Kernel), Some(range(5, 8)));
+        assert_eq!(
+            table.allocate_row(3, 1, FrameUse::Kernel),
+            Some(range(5, 8))
+        );
     }
 
     proptest! {

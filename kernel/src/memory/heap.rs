@@ -23,10 +23,16 @@ static HEAP: Lock<Heap> = Lock::new(Heap::empty());
 /// Takes the heap's frames. Boot CPU, once, before the first allocation.
 pub fn set_up(region: FrameRange) {
     let count = (region.len() / SHARE).clamp(FRAMES_MIN, FRAMES_MAX);
-    let row = pool::allocate_row(count, 1, FrameUse::Kernel).expect("a new cell has a heap's frames");
+    let row =
+        pool::allocate_row(count, 1, FrameUse::Kernel).expect("a new cell has a heap's frames");
     // SAFETY: the frames were free, are the kernel's from now on, lie in a row, and are mapped in the window for as long
     // as the cell lives.
-    unsafe { HEAP.lock().init(window::pointer(row.start.start()), (count * PAGE_SIZE) as usize) };
+    unsafe {
+        HEAP.lock().init(
+            window::pointer(row.start.start()),
+            (count * PAGE_SIZE) as usize,
+        );
+    };
 }
 
 /// Bytes that are allocated, and bytes of the heap.

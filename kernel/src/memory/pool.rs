@@ -17,8 +17,14 @@ pub fn set_up(own: &Own) {
     let count = own.region.len() as usize;
     let table_frames = (count as u64).div_ceil(PAGE_SIZE);
     let table_start = own.used.end;
-    let used = FrameRange { start: own.region.start, end: Frame(table_start.0 + table_frames) };
-    assert!(own.region.contains_range(used), "a region is larger than its frame table");
+    let used = FrameRange {
+        start: own.region.start,
+        end: Frame(table_start.0 + table_frames),
+    };
+    assert!(
+        own.region.contains_range(used),
+        "a region is larger than its frame table"
+    );
     let first = window::pointer::<FrameUse>(table_start.start());
     // SAFETY: these frames are the cell's, behind everything that was used at entry, and marked as the kernel's below, so
     // nobody else gets them. They are zeroed before they are taken for uses, and 0 is `Free`.
@@ -30,7 +36,12 @@ pub fn set_up(own: &Own) {
 }
 
 fn with<T>(operation: impl FnOnce(&mut FrameTable<'static>) -> T) -> T {
-    operation(TABLE.lock().as_mut().expect("the frame table is built before anybody asks for frames"))
+    operation(
+        TABLE
+            .lock()
+            .as_mut()
+            .expect("the frame table is built before anybody asks for frames"),
+    )
 }
 
 /// Takes a free frame. Its content is whatever it was.

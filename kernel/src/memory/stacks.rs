@@ -58,7 +58,10 @@ pub fn allocate(bytes: u64) -> Option<Stack> {
         BackEnd::Paging => {
             let row = pool::allocate_row(bytes / PAGE_SIZE, 1, FrameUse::Kernel)?;
             let bottom = window::pointer::<u8>(row.start.start()).addr() as u64;
-            Some(Stack { bottom, top: bottom + bytes })
+            Some(Stack {
+                bottom,
+                top: bottom + bytes,
+            })
         }
     }
 }
@@ -76,7 +79,9 @@ pub fn is_readable(address: u64) -> bool {
         let root = window::pointer::<PageTable>(PhysicalAddress(root.start_address().as_u64()));
         // SAFETY: as in `map_page`; the tables are only read, and entries of stacks never change once they are set.
         let tables = unsafe { OffsetPageTable::new(&mut *root, VirtAddr::new(window::START)) };
-        tables.translate_addr(VirtAddr::new_truncate(address)).is_some()
+        tables
+            .translate_addr(VirtAddr::new_truncate(address))
+            .is_some()
     };
     match window::physical(address) {
         Some(physical) => own().region.contains_bytes(physical, 8),
@@ -125,6 +130,8 @@ struct KernelFrames;
 unsafe impl FrameAllocator<Size4KiB> for KernelFrames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let frame: Frame = pool::allocate(FrameUse::Kernel)?;
-        Some(PhysFrame::containing_address(PhysAddr::new(frame.start().0)))
+        Some(PhysFrame::containing_address(PhysAddr::new(
+            frame.start().0,
+        )))
     }
 }

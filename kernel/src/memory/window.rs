@@ -40,7 +40,11 @@ mod tests {
             let pointer = pointer::<u8>(PhysicalAddress(address)) as u64;
             assert_eq!(physical(pointer), Some(PhysicalAddress(address)));
         }
-        assert_eq!(physical(0xffff_ffff_8000_0000), None, "the image is not in the window");
+        assert_eq!(
+            physical(0xffff_ffff_8000_0000),
+            None,
+            "the image is not in the window"
+        );
         assert_eq!(physical(0x1000), None);
     }
 }

@@ -1,18 +1,26 @@
 //! The frames that this cell borrowed, and from whom: the borrower's side.
 //!
 //! # Kernel data never in borrowed frames
-//! A borrowed frame can vanish, and its memory home can change it at any moment; it must never hold what the kernel
-//! trusts. [`BorrowedFrame`] is a type of its own without a way to [`cell::Frame`]: the kernel's allocator, which
-//! takes frames, cannot be given one; all that comes out of it is an address for user data.
+//! A borrowed frame can vanish, and its memory home can change it at any moment; it must never hold
+//! what the kernel trusts. [`BorrowedFrame`] is a type of its own without a way to [`cell::Frame`]:
+//! the kernel's allocator, which takes frames, cannot be given one; all that comes out of it is an
+//! address for user data.
 //!
 //! # Invariants
-//! 1. An entry is free exactly if no [`Borrowed`] of it exists and its home owes no answer about it.
+//! 1. An entry is free exactly if no [`Borrowed`] of it exists and its home owes no answer about
+//!    it.
 //! 2. No frame is in two entries whose homes are alive.
 //! 3. Frames of a departed home yield `PeerGone` for ever.
-//! 4. A return is repeated until the home answers; until then a loan of the same frames is not accepted.
+//! 4. A return is repeated until the home answers; until then a loan of the same frames is not
+//!    accepted.
 //!
 //! # References
 //! Hive, SOSP'95, section 5.4 (`borrow_frame`, `return_frame`).
+
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a handle that was given back is gone"
+)]
 
 use cell::{Frame, FrameRange, PhysicalAddress};
 use rpc::operation::FrameList;
@@ -71,8 +79,8 @@ impl Borrowed {
     }
 }
 
-/// A request to a memory home to take frames back. Ended by [`Borrowings::returned`] once the home answered anything,
-/// else by [`Borrowings::not_returned`].
+/// A request to a memory home to take frames back. Ended by [`Borrowings::returned`] once the home
+/// answered anything, else by [`Borrowings::not_returned`].
 #[must_use = "the entry stays in use until the request is ended"]
 #[derive(PartialEq, Eq, Debug)]
 pub struct ReturnRequest {
@@ -93,11 +101,14 @@ pub struct Borrowings<const RUNS: usize> {
 impl<const RUNS: usize> Borrowings<RUNS> {
     /// Nothing borrowed.
     pub const fn new() -> Self {
-        Self { entries: [None; RUNS], lives: Lives::new() }
+        Self {
+            entries: [None; RUNS],
+            lives: Lives::new(),
+        }
     }
 
-    /// Checks that `home` may be asked for `count` frames. Asked before the call, so that no loan is made that this
-    /// cell cannot keep.
+    /// Checks that `home` may be asked for `count` frames. Asked before the call, so that no loan
+    /// is made that this cell cannot keep.
     ///
     /// # Errors
     /// `BadCount`, `PeerGone`, `OldLifeHolds`, `TableFull`.
@@ -112,10 +123,12 @@ impl<const RUNS: usize> Borrowings<RUNS> {
         Ok(())
     }
 
-    /// Takes the loan that `home`, whose memory is `region`, says it made when asked for `count` frames.
+    /// Takes the loan that `home`, whose memory is `region`, says it made when asked for `count`
+    /// frames.
     ///
     /// # Errors
-    /// `PeerGone`, `OldLifeHolds`, `BadCount`, `OutsideRegion`, `FrameTwice`, `InTransit`, `TableFull`.
+    /// `PeerGone`, `OldLifeHolds`, `BadCount`, `OutsideRegion`, `FrameTwice`, `InTransit`,
+    /// `TableFull`.
     pub fn accept(
         &mut self,
         home: Peer,
@@ -129,10 +142,15 @@ impl<const RUNS: usize> Borrowings<RUNS> {
             self.entries[slot] = None;
             return Err(SharingError::BadCount);
         }
-        Ok(Borrowed { slot, home, count: given })
+        Ok(Borrowed {
+            slot,
+            home,
+            count: given,
+        })
     }
 
-    /// Takes a loan whose answer came too late for the thread that had asked, so that it is returned.
+    /// Takes a loan whose answer came too late for the thread that had asked, so that it is
+    /// returned.
     ///
     /// # Errors
     /// As [`Self::accept`]; the frames then stay lent.
@@ -160,7 +178,8 @@ impl<const RUNS: usize> Borrowings<RUNS> {
         Ok(BorrowedFrame(Frame(entry.frames.start.0 + index)))
     }
 
-    /// Gives a run back. [`Self::next_return`] yields a request to its home, unless the home is gone.
+    /// Gives a run back. [`Self::next_return`] yields a request to its home, unless the home is
+    /// gone.
     pub fn give_back(&mut self, borrowed: Borrowed) {
         self.leave(borrowed.slot);
     }
@@ -172,7 +191,11 @@ impl<const RUNS: usize> Borrowings<RUNS> {
                 && entry.state == State::Leaving
             {
                 entry.state = State::Returning;
-                return Some(ReturnRequest { slot, home: entry.home, frames: entry.frames });
+                return Some(ReturnRequest {
+                    slot,
+                    home: entry.home,
+                    frames: entry.frames,
+                });
             }
         }
         None
@@ -188,7 +211,8 @@ impl<const RUNS: usize> Borrowings<RUNS> {
         self.leave(request.slot);
     }
 
-    /// Gives up the frames of the lives `dead`; returns how many frames that were. Doing it again changes nothing.
+    /// Gives up the frames of the lives `dead`; returns how many frames that were. Doing it again
+    /// changes nothing.
     pub fn drop_departed(&mut self, dead: &[Peer]) -> u64 {
         let mut lost = 0;
         for &peer in dead {
@@ -222,18 +246,33 @@ impl<const RUNS: usize> Borrowings<RUNS> {
         for entry in self.entries.iter().flatten().filter(alive) {
             if claim::overlap(entry.frames, frames) {
                 let held = entry.state == State::Held;
-                return Err(if held { SharingError::FrameTwice } else { SharingError::InTransit });
+                return Err(if held {
+                    SharingError::FrameTwice
+                } else {
+                    SharingError::InTransit
+                });
             }
         }
-        let slot = self.entries.iter().position(Option::is_none).ok_or(SharingError::TableFull)?;
-        self.entries[slot] = Some(Entry { home, frames, state });
+        let slot = self
+            .entries
+            .iter()
+            .position(Option::is_none)
+            .ok_or(SharingError::TableFull)?;
+        self.entries[slot] = Some(Entry {
+            home,
+            frames,
+            state,
+        });
         Ok(slot)
     }
 
     fn leave(&mut self, slot: usize) {
         let entry = &mut self.entries[slot];
         let leaving = entry.filter(|entry| !self.lives.is_over(entry.home));
-        *entry = leaving.map(|entry| Entry { state: State::Leaving, ..entry });
+        *entry = leaving.map(|entry| Entry {
+            state: State::Leaving,
+            ..entry
+        });
     }
 }
 

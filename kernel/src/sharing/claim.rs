@@ -1,6 +1,7 @@
 //! What one cell says to another about shared memory, as types that say what was checked.
 //!
-//! A number from a message is nothing until it went through a function of this file or of the table that it is about.
+//! A number from a message is nothing until it went through a function of this file or of the table
+//! that it is about.
 //!
 //! # References
 //! Hive, SOSP'95, section 4.1 (sanity checks on what comes from another cell).
@@ -32,7 +33,8 @@ impl Peer {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PageIndex(pub u32);
 
-/// How often the content of a page was lost: raised at each discard, so that a holder of the old content finds out.
+/// How often the content of a page was lost: raised at each discard, so that a holder of the old
+/// content finds out.
 ///
 /// The life of the home is part of it. A rebooted home therefore issues none that it issued before.
 #[repr(transparent)]
@@ -65,23 +67,35 @@ impl Generation {
 /// Checks that `frames`, named by the cell whose region is `region`, can be that cell's to share.
 ///
 /// # Errors
-/// `BadCount` for no frames, `OutsideRegion` for frames elsewhere or in the public area, which is never shared.
+/// `BadCount` for no frames, `OutsideRegion` for frames elsewhere or in the public area, which is
+/// never shared.
 pub const fn frames_of(region: FrameRange, frames: FrameRange) -> Result<(), SharingError> {
     if frames.is_empty() {
         return Err(SharingError::BadCount);
     }
-    let shareable =
-        FrameRange { start: Frame(region.start.0 + PUBLIC_SIZE / PAGE_SIZE), end: region.end };
-    if shareable.contains_range(frames) { Ok(()) } else { Err(SharingError::OutsideRegion) }
+    let shareable = FrameRange {
+        start: Frame(region.start.0 + PUBLIC_SIZE / PAGE_SIZE),
+        end: region.end,
+    };
+    if shareable.contains_range(frames) {
+        Ok(())
+    } else {
+        Err(SharingError::OutsideRegion)
+    }
 }
 
-/// The run of frames that `list`, from the cell whose region is `region`, names. Every memory home lends runs.
+/// The run of frames that `list`, from the cell whose region is `region`, names. Every memory home
+/// lends runs.
 ///
 /// # Errors
-/// `OutsideRegion` as for [`frames_of`], and for frames that do not follow each other; `BadCount` for none.
+/// `OutsideRegion` as for [`frames_of`], and for frames that do not follow each other; `BadCount`
+/// for none.
 pub fn run_of(list: &FrameList, region: FrameRange) -> Result<FrameRange, SharingError> {
     let mut frames = list.as_slice().iter().map(|claimed| claimed.within(region));
-    let first = frames.next().ok_or(SharingError::BadCount)?.ok_or(SharingError::OutsideRegion)?;
+    let first = frames
+        .next()
+        .ok_or(SharingError::BadCount)?
+        .ok_or(SharingError::OutsideRegion)?;
     let mut run = single(first);
     for frame in frames {
         if frame != Some(run.end) {
@@ -100,7 +114,10 @@ pub(super) const fn overlap(one: FrameRange, other: FrameRange) -> bool {
 
 /// The range of the one frame `frame`, which is known to lie in physical memory.
 pub(super) const fn single(frame: Frame) -> FrameRange {
-    FrameRange { start: frame, end: Frame(frame.0 + 1) }
+    FrameRange {
+        start: frame,
+        end: Frame(frame.0 + 1),
+    }
 }
 
 #[cfg(test)]
@@ -109,14 +126,32 @@ mod tests {
 
     #[test]
     fn a_peer_can_share_only_what_is_its_own_and_not_public() {
-        let region = FrameRange { start: Frame(0x1000), end: Frame(0x2000) };
-        let range = |start, end| FrameRange { start: Frame(start), end: Frame(end) };
+        let region = FrameRange {
+            start: Frame(0x1000),
+            end: Frame(0x2000),
+        };
+        let range = |start, end| FrameRange {
+            start: Frame(start),
+            end: Frame(end),
+        };
         assert_eq!(frames_of(region, range(0x1200, 0x1201)), Ok(()));
         assert_eq!(frames_of(region, range(0x1fff, 0x2000)), Ok(()));
-        assert_eq!(frames_of(region, range(0x11ff, 0x1200)), Err(SharingError::OutsideRegion));
-        assert_eq!(frames_of(region, range(0x1fff, 0x2001)), Err(SharingError::OutsideRegion));
-        assert_eq!(frames_of(region, range(0x200, 0x201)), Err(SharingError::OutsideRegion));
-        assert_eq!(frames_of(region, range(0x1300, 0x1300)), Err(SharingError::BadCount));
+        assert_eq!(
+            frames_of(region, range(0x11ff, 0x1200)),
+            Err(SharingError::OutsideRegion)
+        );
+        assert_eq!(
+            frames_of(region, range(0x1fff, 0x2001)),
+            Err(SharingError::OutsideRegion)
+        );
+        assert_eq!(
+            frames_of(region, range(0x200, 0x201)),
+            Err(SharingError::OutsideRegion)
+        );
+        assert_eq!(
+            frames_of(region, range(0x1300, 0x1300)),
+            Err(SharingError::BadCount)
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The step of a recovery that drops what a dead cell could have damaged, or was part of.
 //!
-//! Between barrier 1 and barrier 2, once per survivor, with the gate closed: no access to remote memory is under way
-//! and none begins. What had to wait for the fence is finished later, by [`Tables::settle`], while programs run again.
+//! Between barrier 1 and barrier 2, once per survivor, with the gate closed: no access to remote
+//! memory is under way and none begins. What had to wait for the fence is finished later, by
+//! [`Tables::settle`], while programs run again.
 //!
 //! # Invariants
 //! 1. Idempotent: a death inside a recovery starts the next epoch, which names all the dead again.
-//! 2. After [`Tables::recover`], no departed life holds an export or a loan, and nothing of a departed home is usable.
+//! 2. After [`Tables::recover`], no departed life holds an export or a loan, and nothing of a
+//!    departed home is usable.
 //!
 //! # References
 //! Hive, CACM 1996 (recovery, preemptive discard); SOSP'95, section 4.3.
@@ -81,8 +83,8 @@ impl Tables {
         }
     }
 
-    /// Finishes what waits for a drain or for the fence. Called now and then, in bounded time. `recreate` fills a discarded
-    /// page anew; the frame is the owner's alone at that moment.
+    /// Finishes what waits for a drain or for the fence. Called now and then, in bounded time.
+    /// `recreate` fills a discarded page anew; the frame is the owner's alone at that moment.
     pub fn settle(
         &mut self,
         firewall: &mut impl Firewall,
@@ -91,7 +93,9 @@ impl Tables {
         self.exports.settle(firewall);
         self.loans.settle(firewall);
         for _ in 0..EXPORTS_MAX {
-            let Some((page, frame)) = self.exports.restorable(firewall) else { break };
+            let Some((page, frame)) = self.exports.restorable(firewall) else {
+                break;
+            };
             recreate(page, frame);
             self.exports.restored(page);
         }

@@ -1,8 +1,10 @@
 //! What can go wrong between two cells that share memory, and whose fault it was.
 //!
 //! # Invariants
-//! 1. Every error has one [`Blame`]. [`Blame::Peer`] is reason enough for a hint; the others are not.
-//! 2. An error that a later try can cure says so ([`SharingError::is_passing`]); no other is worth a retry.
+//! 1. Every error has one [`Blame`]. [`Blame::Peer`] is reason enough for a hint; the others are
+//!    not.
+//! 2. An error that a later try can cure says so ([`SharingError::is_passing`]); no other is worth
+//!    a retry.
 
 use cell::CellId;
 use rpc::ReplyStatus;
@@ -15,7 +17,8 @@ use super::firewall::Refusal;
 pub enum Blame {
     /// This cell, or nobody: too much at once, or too early.
     Local,
-    /// The cell at the other end, which is not known to be dead: it said or asked for something impossible, or nothing.
+    /// The cell at the other end, which is not known to be dead: it said or asked for something
+    /// impossible, or nothing.
     Peer,
     /// A cell that is dead.
     Departed,

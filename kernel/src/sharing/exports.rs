@@ -1,20 +1,23 @@
 //! The pages that this cell offers, and who holds them: the data home's side.
 //!
-//! A page is offered once, exported to any number of cells, and granted to those that asked for it writable. When a
-//! cell dies, every page that it could have damaged is discarded: the generation goes up, so that whoever held the old content is told, and the
-//! owner creates the content anew once no store of the dead cell can reach the frame any more.
+//! A page is offered once, exported to any number of cells, and granted to those that asked for it
+//! writable. When a cell dies, every page that it could have damaged is discarded: the generation
+//! goes up, so that whoever held the old content is told, and the owner creates the content anew
+//! once no store of the dead cell can reach the frame any more.
 //!
 //! # Invariants
-//! 1. The firewall lets a cell write a page only if the cell is in the page's `writers`, or in `draining` after a
-//!    revoke.
+//! 1. The firewall lets a cell write a page only if the cell is in the page's `writers`, or in
+//!    `draining` after a revoke.
 //! 2. `writers` is a subset of `holders`, and no departed cell is in either.
-//! 3. A discarded page is exported to nobody, and is served again only after everybody who could write it is drained.
+//! 3. A discarded page is exported to nobody, and is served again only after everybody who could
+//!    write it is drained.
 //!
 //! # Why a kept page is sound
-//! Under the policy `Written` a page that the dead cell did not write is kept. A processor sets the dirty bit by
-//! a walk of the tables on the first store; the tables of an expelled cell are empty. So a page that is clean after the expulsion stays
-//! clean, whatever translation a frozen CPU still holds. A page that was revoked before the death and had not
-//! drained counts as written: nothing is known of it.
+//! Under the policy `Written` a page that the dead cell did not write is kept. A processor sets the
+//! dirty bit by a walk of the tables on the first store; the tables of an expelled cell are empty.
+//! So a page that is clean after the expulsion stays clean, whatever translation a frozen CPU still
+//! holds. A page that was revoked before the death and had not drained counts as written: nothing
+//! is known of it.
 //!
 //! # References
 //! Hive, SOSP'95, sections 4.2 and 5.2; CACM 1996 (preemptive discard).
@@ -91,7 +94,11 @@ impl<const PAGES: usize> Exports<PAGES> {
         if self.pages.iter().flatten().any(|page| page.frame == frame) {
             return Err(SharingError::FrameTwice);
         }
-        let free = self.pages.iter().position(Option::is_none).ok_or(SharingError::TableFull)?;
+        let free = self
+            .pages
+            .iter()
+            .position(Option::is_none)
+            .ok_or(SharingError::TableFull)?;
         self.pages[free] = Some(Page {
             frame,
             generation: self.first_generation,
@@ -103,8 +110,8 @@ impl<const PAGES: usize> Exports<PAGES> {
         Ok(PageIndex(free as u32))
     }
 
-    /// Exports a page to `client`, with a grant if it is to be writable. Asking again for what is held already
-    /// succeeds and changes nothing: so a client confirms what it holds.
+    /// Exports a page to `client`, with a grant if it is to be writable. Asking again for what is
+    /// held already succeeds and changes nothing: so a client confirms what it holds.
     ///
     /// # Errors
     /// `NoSuchPage`, `StaleLife`, `OldLifeHolds`, `Discarded`, or `Refused` by the monitor.
@@ -127,11 +134,12 @@ impl<const PAGES: usize> Exports<PAGES> {
         page.export()
     }
 
-    /// Ends an export, and with it the grant. What the client does not hold is released already: the request may have
-    /// come twice, or the page been discarded.
+    /// Ends an export, and with it the grant. What the client does not hold is released already:
+    /// the request may have come twice, or the page been discarded.
     ///
     /// # Errors
-    /// `NoSuchPage`, `StaleLife`, `OldLifeHolds`, or `Refused` by the monitor; the client then still holds the page.
+    /// `NoSuchPage`, `StaleLife`, `OldLifeHolds`, or `Refused` by the monitor; the client then
+    /// still holds the page.
     pub fn release(
         &mut self,
         client: Peer,
@@ -157,8 +165,8 @@ impl<const PAGES: usize> Exports<PAGES> {
         page.export()
     }
 
-    /// Releases all exports to the lives `dead` and discards what they could have damaged, as `policy` says. Doing it
-    /// again changes nothing.
+    /// Releases all exports to the lives `dead` and discards what they could have damaged, as
+    /// `policy` says. Doing it again changes nothing.
     pub fn discard(
         &mut self,
         dead: &[Peer],
@@ -167,7 +175,10 @@ impl<const PAGES: usize> Exports<PAGES> {
     ) -> DiscardCounts {
         let mut gone = CellSet::EMPTY;
         for &peer in dead {
-            let holds = self.lives.current(peer.cell).is_some_and(|life| life <= peer.incarnation);
+            let holds = self
+                .lives
+                .current(peer.cell)
+                .is_some_and(|life| life <= peer.incarnation);
             self.lives.depart(peer);
             if holds {
                 gone = gone.with(peer.cell);
@@ -180,7 +191,8 @@ impl<const PAGES: usize> Exports<PAGES> {
         counts
     }
 
-    /// Notes which revokes have drained, and tries again those that the monitor refused. Called now and then.
+    /// Notes which revokes have drained, and tries again those that the monitor refused. Called now
+    /// and then.
     pub fn settle(&mut self, firewall: &mut impl Firewall) {
         for page in self.pages.iter_mut().flatten() {
             if page.state == PageState::Discarded {
@@ -190,14 +202,17 @@ impl<const PAGES: usize> Exports<PAGES> {
         // One question per cell, not per page: each is a hypercall.
         let awaited = self.pages.iter().flatten().map(|page| page.draining);
         let awaited = awaited.fold(CellSet::EMPTY, CellSet::union);
-        let drained: CellSet = awaited.iter().filter(|&cell| firewall.drained(cell)).collect();
+        let drained: CellSet = awaited
+            .iter()
+            .filter(|&cell| firewall.drained(cell))
+            .collect();
         for page in self.pages.iter_mut().flatten() {
             page.draining = page.draining.minus(drained);
         }
     }
 
-    /// A discarded page whose frame nobody else can write any more. The owner creates its content anew and then
-    /// calls [`Self::restored`].
+    /// A discarded page whose frame nobody else can write any more. The owner creates its content
+    /// anew and then calls [`Self::restored`].
     pub fn restorable(&mut self, firewall: &mut impl Firewall) -> Option<(PageIndex, Frame)> {
         self.settle(firewall);
         let ready = |page: &Page| {
@@ -206,7 +221,9 @@ impl<const PAGES: usize> Exports<PAGES> {
                 && page.writers.is_empty()
         };
         for (index, slot) in self.pages.iter().enumerate() {
-            let Some(page) = slot.as_ref().filter(|page| ready(page)) else { continue };
+            let Some(page) = slot.as_ref().filter(|page| ready(page)) else {
+                continue;
+            };
             if firewall.reclaim(single(page.frame)).is_ok() {
                 return Some((PageIndex(index as u32), page.frame));
             }
@@ -219,9 +236,17 @@ impl<const PAGES: usize> Exports<PAGES> {
     /// # Panics
     /// If the page was not discarded, or somebody can still write it: the caller's own mistake.
     pub fn restored(&mut self, index: PageIndex) {
-        let page = self.pages[index.0 as usize].as_mut().expect("restored a page never offered");
-        assert!(page.state == PageState::Discarded, "restored a page that was not discarded");
-        assert!(page.draining.union(page.writers).is_empty(), "restored before the fence holds");
+        let page = self.pages[index.0 as usize]
+            .as_mut()
+            .expect("restored a page never offered");
+        assert!(
+            page.state == PageState::Discarded,
+            "restored a page that was not discarded"
+        );
+        assert!(
+            page.draining.union(page.writers).is_empty(),
+            "restored before the fence holds"
+        );
         page.state = PageState::Serving;
     }
 
@@ -232,7 +257,10 @@ impl<const PAGES: usize> Exports<PAGES> {
     }
 
     fn page(&mut self, index: PageIndex) -> Result<&mut Page, SharingError> {
-        let page = self.pages.get_mut(index.0 as usize).and_then(Option::as_mut);
+        let page = self
+            .pages
+            .get_mut(index.0 as usize)
+            .and_then(Option::as_mut);
         page.ok_or(SharingError::NoSuchPage)
     }
 }
@@ -240,16 +268,15 @@ impl<const PAGES: usize> Exports<PAGES> {
 impl Page {
     const fn export(&self) -> Result<Export, SharingError> {
         match self.state {
-            PageState::Serving => Ok(Export { frame: self.frame, generation: self.generation }),
+            PageState::Serving => Ok(Export {
+                frame: self.frame,
+                generation: self.generation,
+            }),
             PageState::Discarded => Err(SharingError::Discarded),
         }
     }
 
-    fn revoke(
-        &mut self,
-        cell: CellId,
-        firewall: &mut impl Firewall,
-    ) -> Result<(), SharingError> {
+    fn revoke(&mut self, cell: CellId, firewall: &mut impl Firewall) -> Result<(), SharingError> {
         firewall.revoke(single(self.frame), cell)?;
         self.writers = self.writers.without(cell);
         self.draining = self.draining.with(cell);
@@ -273,8 +300,8 @@ impl Page {
         let frames = single(self.frame);
         let written =
             !drying.is_empty() || granted.iter().any(|cell| firewall.written(frames, cell));
-        // An expelled cell's grants mean nothing to the monitor any more, so a refusal here is no danger; the
-        // cell counts as draining until the fence holds either way.
+        // An expelled cell's grants mean nothing to the monitor any more, so a refusal here is no
+        // danger; the cell counts as draining until the fence holds either way.
         for cell in granted.iter() {
             let _ = firewall.revoke(frames, cell);
         }
@@ -291,8 +318,8 @@ impl Page {
         }
     }
 
-    /// Voids the content for everybody. Survivors that could write it lose their grants too: what they would store
-    /// belongs to content that is no more.
+    /// Voids the content for everybody. Survivors that could write it lose their grants too: what
+    /// they would store belongs to content that is no more.
     fn discard(&mut self, firewall: &mut impl Firewall) {
         self.state = PageState::Discarded;
         self.generation = self.generation.next();
@@ -302,8 +329,8 @@ impl Page {
 
     fn revoke_all(&mut self, firewall: &mut impl Firewall) {
         for cell in self.writers.iter() {
-            // A refused revoke leaves the cell among the writers; `settle` tries again, and the page is not restored
-            // before it worked.
+            // A refused revoke leaves the cell among the writers; `settle` tries again, and the
+            // page is not restored before it worked.
             let _ = self.revoke(cell, firewall);
         }
     }

@@ -27,20 +27,22 @@ pub trait Firewall {
     /// See [`Refusal`]; the writer sets are then unchanged.
     fn grant(&mut self, frames: FrameRange, writer: Peer) -> Result<(), Refusal>;
 
-    /// Ends what `grant` began. The frames are protected only once [`Self::drained`] holds for `writer`.
+    /// Ends what `grant` began. The frames are protected only once [`Self::drained`] holds for
+    /// `writer`.
     ///
     /// # Errors
     /// See [`Refusal`]; the caller must then assume that `writer` still writes.
     fn revoke(&mut self, frames: FrameRange, writer: CellId) -> Result<(), Refusal>;
 
-    /// Whether `writer` holds no translation from before its newest revoke; for an expelled cell, whether the fence
-    /// holds.
+    /// Whether `writer` holds no translation from before its newest revoke; for an expelled cell,
+    /// whether the fence holds.
     fn drained(&mut self, writer: CellId) -> bool;
 
-    /// Whether `writer` wrote any of `frames` since it was granted them. Answers yes where it cannot be known.
+    /// Whether `writer` wrote any of `frames` since it was granted them. Answers yes where it
+    /// cannot be known.
     fn written(&mut self, frames: FrameRange, writer: CellId) -> bool;
 
-    /// Gives the home's own access back to frames that have no writers left, and forgets that they were written.
+    /// Makes sure that nobody but the home may write `frames` any more, before they are used again.
     ///
     /// # Errors
     /// See [`Refusal`]; the frames must then not be used.

@@ -1,16 +1,17 @@
 //! The gate that every access to another cell's memory passes, closed during recovery.
 //!
-//! Barrier 1 means that no access of a survivor to remote memory is under way; only then may homes discard and
-//! revoke. A thread takes a [`Pass`] for each access, which is a short copy; the recovery closes the gate and
-//! waits until it is [`Gate::is_empty`].
+//! Barrier 1 means that no access of a survivor to remote memory is under way; only then may homes
+//! discard and revoke. A thread takes a [`Pass`] for each access, which is a short copy; the
+//! recovery closes the gate and waits until it is [`Gate::is_empty`].
 //!
 //! # Invariants
-//! 1. After `close` no pass is given until `open`. Both are one atomic step together with the count.
+//! 1. After `close` no pass is given until `open`. Both are one atomic step together with the
+//!    count.
 //! 2. The count is the number of passes that exist (dropping a pass is the only way back).
 //!
 //! # Not guaranteed
-//! A thread that is preempted with a pass keeps the gate from being empty; the waiter bounds its wait and lets the
-//! scheduler run. A thread must not sleep with a pass.
+//! A thread that is preempted with a pass keeps the gate from being empty; the waiter bounds its
+//! wait and lets the scheduler run. A thread must not sleep with a pass.
 //!
 //! # References
 //! Hive, CACM 1996: remote mappings are removed before the first barrier.
@@ -36,13 +37,17 @@ pub struct Pass<'a> {
 impl Gate {
     /// An open gate.
     pub const fn new() -> Self {
-        Self { state: AtomicU32::new(0) }
+        Self {
+            state: AtomicU32::new(0),
+        }
     }
 
     /// Lets a thread through; `None` if the gate is closed.
     pub fn enter(&self) -> Option<Pass<'_>> {
         let add = |state| (state & CLOSED == 0).then_some(state + 1);
-        let entered = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        let entered = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
         // Not `then_some`: it would make, and drop, a pass that was never given.
         entered.is_ok().then(|| Pass { gate: self })
     }

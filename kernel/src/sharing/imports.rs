@@ -1,21 +1,28 @@
 //! The pages that this cell imported, and from whom: the client's side.
 //!
-//! Threads of this cell share one entry per page; the home hears of the first import and of the last release. Every
-//! request to a home is an [`Ask`] or a [`ReleaseRequest`] that the caller carries over and brings back with the
-//! outcome, so that no lock is held while a call is under way.
+//! Threads of this cell share one entry per page; the home hears of the first import and of the
+//! last release. Every request to a home is an [`Ask`] or a [`ReleaseRequest`] that the caller
+//! carries over and brings back with the outcome, so that no lock is held while a call is under
+//! way.
 //!
 //! # Invariants
 //! 1. An entry is free exactly if no [`Import`] of it exists and its home owes no answer about it.
 //! 2. At most one request about an entry is under way.
-//! 3. An import is used only if its home confirmed it in the newest epoch: a page that lost its content in a
-//!    recovery is found out before its next use, not after.
+//! 3. An import is used only if its home confirmed it in the newest epoch: a page that lost its
+//!    content in a recovery is found out before its next use, not after.
 //! 4. An entry of a departed home yields `PeerGone` for ever; it is never confirmed.
-//! 5. A release is repeated until the home answers; until then the page is not imported again. The home serves
-//!    releases in order but imports ahead of them, so a release that nobody waits for could end a later import.
+//! 5. A release is repeated until the home answers; until then the page is not imported again. The
+//!    home serves releases in order but imports ahead of them, so a release that nobody waits for
+//!    could end a later import.
 //!
 //! # Not guaranteed
-//! An import that timed out may have been carried out. The home then believes that this cell holds the page, until this cell imports
-//! and releases it or dies.
+//! An import that timed out may have been carried out. The home then believes that this cell holds
+//! the page, until this cell imports and releases it or dies.
+
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a handle that was given back is gone"
+)]
 
 use cell::{Epoch, Frame, FrameRange};
 use rpc::operation::{Access, ImportedPage};
@@ -108,8 +115,8 @@ pub enum Use {
     Confirm(Ask),
 }
 
-/// A request to a home to end an export. Ended by [`Imports::released`] once the home answered anything, else by
-/// [`Imports::not_released`].
+/// A request to a home to end an export. Ended by [`Imports::released`] once the home answered
+/// anything, else by [`Imports::not_released`].
 #[must_use = "the entry stays in transit until the request is ended"]
 #[derive(PartialEq, Eq, Debug)]
 pub struct ReleaseRequest {
@@ -130,7 +137,10 @@ pub struct Imports<const ENTRIES: usize> {
 impl<const ENTRIES: usize> Imports<ENTRIES> {
     /// Nothing imported.
     pub const fn new() -> Self {
-        Self { entries: [None; ENTRIES], lives: Lives::new() }
+        Self {
+            entries: [None; ENTRIES],
+            lives: Lives::new(),
+        }
     }
 
     /// Begins to import a page of `home`.
@@ -148,21 +158,33 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
             return self.request(home, page, access);
         };
         let entry = self.entry(slot);
-        let State::Held(export) = entry.state else { return Err(SharingError::InTransit) };
+        let State::Held(export) = entry.state else {
+            return Err(SharingError::InTransit);
+        };
         if entry.in_transit {
             return Err(SharingError::InTransit);
         }
         if !entry.allows(access) {
             entry.in_transit = true;
             let held = Some(export.generation);
-            return Ok(Begin::Ask(Ask { slot, held, home, page, access }));
+            return Ok(Begin::Ask(Ask {
+                slot,
+                held,
+                home,
+                page,
+                access,
+            }));
         }
         entry.users += 1;
-        Ok(Begin::Held(Import { slot, home, generation: export.generation }))
+        Ok(Begin::Held(Import {
+            slot,
+            home,
+            generation: export.generation,
+        }))
     }
 
-    /// Ends a request of [`Self::begin`] with what the home answered. `region` is the home's own memory, by the
-    /// machine record; `epoch` the newest one when the request was sent.
+    /// Ends a request of [`Self::begin`] with what the home answered. `region` is the home's own
+    /// memory, by the machine record; `epoch` the newest one when the request was sent.
     ///
     /// # Errors
     /// `PeerGone`, `OutsideRegion`, `FrameTwice`, `StaleGeneration`.
@@ -180,10 +202,15 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         if !entry.allows(access) {
             entry.access = access;
         }
-        Ok(Import { slot, home, generation })
+        Ok(Import {
+            slot,
+            home,
+            generation,
+        })
     }
 
-    /// Ends a request of [`Self::usable`] with what the home answered; the import may be used if that is `Ok`.
+    /// Ends a request of [`Self::usable`] with what the home answered; the import may be used if
+    /// that is `Ok`.
     ///
     /// # Errors
     /// As [`Self::complete`].
@@ -210,7 +237,11 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         } else {
             self.leave_if_unused(ask.slot);
         }
-        if over { SharingError::PeerGone(ask.home.cell) } else { error }
+        if over {
+            SharingError::PeerGone(ask.home.cell)
+        } else {
+            error
+        }
     }
 
     /// What the holder may do in `epoch`. Asked before every access.
@@ -236,10 +267,17 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         entry.in_transit = true;
         let (home, page, access) = (entry.home, entry.page, entry.access);
         let held = Some(export.generation);
-        Ok(Use::Confirm(Ask { slot: import.slot, held, home, page, access }))
+        Ok(Use::Confirm(Ask {
+            slot: import.slot,
+            held,
+            home,
+            page,
+            access,
+        }))
     }
 
-    /// Gives an import back. After the last one of a page, [`Self::next_release`] yields a request to its home.
+    /// Gives an import back. After the last one of a page, [`Self::next_release`] yields a request
+    /// to its home.
     pub fn release(&mut self, import: Import) {
         self.entry(import.slot).users -= 1;
         self.leave_if_unused(import.slot);
@@ -248,10 +286,17 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
     /// A release that its home is to be told of, for the first time or again.
     pub fn next_release(&mut self) -> Option<ReleaseRequest> {
         let waiting = |entry: &Entry| entry.state == State::Leaving && !entry.in_transit;
-        let slot = self.entries.iter().position(|entry| entry.as_ref().is_some_and(waiting))?;
+        let slot = self
+            .entries
+            .iter()
+            .position(|entry| entry.as_ref().is_some_and(waiting))?;
         let entry = self.entry(slot);
         entry.in_transit = true;
-        Some(ReleaseRequest { slot, home: entry.home, page: entry.page })
+        Some(ReleaseRequest {
+            slot,
+            home: entry.home,
+            page: entry.page,
+        })
     }
 
     /// Ends a release that the home answered, whatever it said.
@@ -265,8 +310,8 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         self.leave_if_unused(request.slot);
     }
 
-    /// Drops everything imported from the lives `dead`; returns how many pages that were. Doing it again changes
-    /// nothing.
+    /// Drops everything imported from the lives `dead`; returns how many pages that were. Doing it
+    /// again changes nothing.
     pub fn drop_departed(&mut self, dead: &[Peer]) -> u32 {
         let mut dropped = 0;
         for &peer in dead {
@@ -290,7 +335,9 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         let same = |entry: &Entry| {
             entry.home == home && entry.page == page && !matches!(entry.state, State::Stale(_))
         };
-        self.entries.iter().position(|entry| entry.as_ref().is_some_and(same))
+        self.entries
+            .iter()
+            .position(|entry| entry.as_ref().is_some_and(same))
     }
 
     fn request(
@@ -310,7 +357,13 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
             in_transit: true,
             confirmed: Epoch(0),
         });
-        Ok(Begin::Ask(Ask { slot, held: None, home, page, access }))
+        Ok(Begin::Ask(Ask {
+            slot,
+            held: None,
+            home,
+            page,
+            access,
+        }))
     }
 
     /// Checks an answer and brings the entry up to date; ends the request in any case.
@@ -343,9 +396,14 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
         }
         let generation = Generation::from_raw(answer.generation);
         if ask.held.is_some_and(|held| held != generation) {
-            return Err(SharingError::StaleGeneration { current: generation });
+            return Err(SharingError::StaleGeneration {
+                current: generation,
+            });
         }
-        let frame = answer.frame.within(region).ok_or(SharingError::OutsideRegion)?;
+        let frame = answer
+            .frame
+            .within(region)
+            .ok_or(SharingError::OutsideRegion)?;
         claim::frames_of(region, single(frame))?;
         let others = self.entries.iter().flatten().filter(|entry| {
             let same = entry.home == ask.home && entry.page == ask.page;
@@ -360,13 +418,22 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
 
     /// The entry that a handle or a request names; there is one by invariant 1.
     fn entry(&mut self, slot: usize) -> &mut Entry {
-        self.entries[slot].as_mut().expect("a handle names an entry that is in use")
+        self.entries[slot]
+            .as_mut()
+            .expect("a handle names an entry that is in use")
     }
 
-    /// Frees an entry without users, or has its home told first. The home is not told if it departed, or if another
-    /// entry stands for the page by now: it counts cells, not imports.
+    /// Frees an entry without users, or has its home told first. The home is not told if it
+    /// departed, or if another entry stands for the page by now: it counts cells, not imports.
     fn leave_if_unused(&mut self, slot: usize) {
-        let &mut Entry { home, page, state, users, in_transit, .. } = self.entry(slot);
+        let &mut Entry {
+            home,
+            page,
+            state,
+            users,
+            in_transit,
+            ..
+        } = self.entry(slot);
         if users > 0 || in_transit {
             return;
         }

@@ -1,7 +1,8 @@
 //! Which life of each cell may ask for shared memory, and which lives are over.
 //!
 //! # Invariants
-//! 1. For each cell, at most one life is admitted at a time; the next one only after [`Lives::depart`] of the one before.
+//! 1. For each cell, at most one life is admitted at a time; the next one only after
+//!    [`Lives::depart`] of the one before.
 //! 2. A life that departed is never admitted again.
 
 use cell::{CELLS_MAX, CellId, Incarnation};
@@ -19,7 +20,10 @@ pub struct Lives {
 impl Lives {
     /// No cell has asked for anything.
     pub const fn new() -> Self {
-        Self { newest: [Incarnation(0); CELLS_MAX], departed: [Incarnation(0); CELLS_MAX] }
+        Self {
+            newest: [Incarnation(0); CELLS_MAX],
+            departed: [Incarnation(0); CELLS_MAX],
+        }
     }
 
     /// Admits a request in the name of `peer`.
@@ -39,7 +43,8 @@ impl Lives {
         Ok(())
     }
 
-    /// Admits a request *to* `home`: as [`Self::admit`], but a life that is over is the home's loss, not its fault.
+    /// Admits a request *to* `home`: as [`Self::admit`], but a life that is over is the home's
+    /// loss, not its fault.
     ///
     /// # Errors
     /// `PeerGone` or `OldLifeHolds`.
@@ -79,7 +84,10 @@ mod tests {
     use super::*;
 
     fn life(number: u32) -> Peer {
-        Peer { cell: CellId::new(3).expect("below the limit"), incarnation: Incarnation(number) }
+        Peer {
+            cell: CellId::new(3).expect("below the limit"),
+            incarnation: Incarnation(number),
+        }
     }
 
     #[test]

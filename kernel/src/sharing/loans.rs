@@ -1,7 +1,8 @@
 //! The frames that this cell lends, and to whom: the memory home's side.
 //!
-//! The pool is set aside for lending at boot; the kernel's own allocator never sees it. So nothing that a borrower
-//! does to a frame can hurt this kernel, and no search of the allocator is needed when a borrower dies.
+//! The pool is set aside for lending at boot; the kernel's own allocator never sees it. So nothing
+//! that a borrower does to a frame can hurt this kernel, and no search of the allocator is needed
+//! when a borrower dies.
 //!
 //! ```text
 //! free ──lend──> lent ──return──> returning ──drained──> free
@@ -10,12 +11,13 @@
 //!
 //! # Invariants
 //! 1. A frame is lent to one life at a time, and lent again only from `free`.
-//! 2. A frame is `free` only when no other cell can write it: after the drain of a revoke, or the fence.
+//! 2. A frame is `free` only when no other cell can write it: after the drain of a revoke, or the
+//!    fence.
 //! 3. No frame leaves the pool: every frame is in one state of the picture.
 //!
 //! # Not guaranteed
-//! The content of a lent frame: the borrower fills it. If the answer to a loan is lost, the frames stay lent until
-//! the borrower returns them or dies; [`QUOTA`] bounds that.
+//! The content of a lent frame: the borrower fills it. If the answer to a loan is lost, the frames
+//! stay lent until the borrower returns them or dies; [`QUOTA`] bounds that.
 //!
 //! # References
 //! Hive, SOSP'95, section 5.4 (`loan_frame`, the reserved list).
@@ -75,15 +77,27 @@ pub struct Loans<const FRAMES: usize> {
 impl<const FRAMES: usize> Loans<FRAMES> {
     /// Lends from `pool`; frames beyond the first `FRAMES` are left alone.
     pub const fn new(pool: FrameRange) -> Self {
-        let count = if pool.len() < FRAMES as u64 { pool.len() } else { FRAMES as u64 };
-        let pool = FrameRange { start: pool.start, end: Frame(pool.start.0 + count) };
-        Self { pool, states: [State::Free; FRAMES], lives: Lives::new() }
+        let count = if pool.len() < FRAMES as u64 {
+            pool.len()
+        } else {
+            FRAMES as u64
+        };
+        let pool = FrameRange {
+            start: pool.start,
+            end: Frame(pool.start.0 + count),
+        };
+        Self {
+            pool,
+            states: [State::Free; FRAMES],
+            lives: Lives::new(),
+        }
     }
 
     /// Lends a run of `count` frames to `borrower`, writable.
     ///
     /// # Errors
-    /// `BadCount`, `StaleLife`, `OldLifeHolds`, `QuotaExceeded`, `OutOfFrames`, or `Refused` by the monitor.
+    /// `BadCount`, `StaleLife`, `OldLifeHolds`, `QuotaExceeded`, `OutOfFrames`, or `Refused` by the
+    /// monitor.
     pub fn lend(
         &mut self,
         borrower: Peer,
@@ -94,7 +108,11 @@ impl<const FRAMES: usize> Loans<FRAMES> {
             return Err(SharingError::BadCount);
         }
         self.lives.admit(borrower)?;
-        let held = self.states().iter().filter(|state| **state == State::Lent(borrower)).count();
+        let held = self
+            .states()
+            .iter()
+            .filter(|state| **state == State::Lent(borrower))
+            .count();
         if held as u64 + count > self.pool.len() / QUOTA {
             return Err(SharingError::QuotaExceeded);
         }
@@ -104,11 +122,12 @@ impl<const FRAMES: usize> Loans<FRAMES> {
         Ok(frames)
     }
 
-    /// Takes back those of `frames` that are lent to `borrower`; returns how many. The others are back already: the
-    /// request may have come twice.
+    /// Takes back those of `frames` that are lent to `borrower`; returns how many. The others are
+    /// back already: the request may have come twice.
     ///
     /// # Errors
-    /// `StaleLife`, `OldLifeHolds`, `NotLent`, or `Refused` by the monitor; frames not taken back stay lent.
+    /// `StaleLife`, `OldLifeHolds`, `NotLent`, or `Refused` by the monitor; frames not taken back
+    /// stay lent.
     pub fn take_back(
         &mut self,
         borrower: Peer,
@@ -137,14 +156,18 @@ impl<const FRAMES: usize> Loans<FRAMES> {
         Ok(taken)
     }
 
-    /// Ends every loan to the lives `dead`; returns how many frames wait for the fence. Doing it again changes nothing.
+    /// Ends every loan to the lives `dead`; returns how many frames wait for the fence. Doing it
+    /// again changes nothing.
     pub fn recall(&mut self, dead: &[Peer], firewall: &mut impl Firewall) -> u32 {
         let mut recalled = 0;
         for &peer in dead {
             if self.lives.is_over(peer) {
                 continue;
             }
-            let holds = self.lives.current(peer.cell).is_some_and(|life| life <= peer.incarnation);
+            let holds = self
+                .lives
+                .current(peer.cell)
+                .is_some_and(|life| life <= peer.incarnation);
             self.lives.depart(peer);
             if holds {
                 recalled += self.recall_from(peer.cell, firewall);
@@ -157,7 +180,10 @@ impl<const FRAMES: usize> Loans<FRAMES> {
     pub fn settle(&mut self, firewall: &mut impl Firewall) {
         let awaited = self.states().iter().filter_map(|state| state.awaits());
         let awaited: CellSet = awaited.collect();
-        let drained: CellSet = awaited.iter().filter(|&cell| firewall.drained(cell)).collect();
+        let drained: CellSet = awaited
+            .iter()
+            .filter(|&cell| firewall.drained(cell))
+            .collect();
         let mut start = self.pool.start;
         while start < self.pool.end {
             let end = self.run_end(start, drained);
@@ -169,8 +195,8 @@ impl<const FRAMES: usize> Loans<FRAMES> {
         }
     }
 
-    /// The end of the run of frames, from `start` on, that wait for nobody but the cells `drained`; `start` if there is
-    /// no such frame.
+    /// The end of the run of frames, from `start` on, that wait for nobody but the cells `drained`;
+    /// `start` if there is no such frame.
     fn run_end(&self, start: Frame, drained: CellSet) -> Frame {
         let most = self.pool.end.0.min(start.0 + LOAN_FRAMES_MAX);
         let waits = |frame: &u64| {
@@ -200,7 +226,8 @@ impl<const FRAMES: usize> Loans<FRAMES> {
             let slot = self.slot(frame);
             let state = self.states[slot];
             if matches!(state, State::Lent(borrower) if borrower.cell == cell) {
-                // An expelled cell's grants mean nothing to the monitor any more; the fence decides in any case.
+                // An expelled cell's grants mean nothing to the monitor any more; the fence decides
+                // in any case.
                 let _ = firewall.revoke(single(frame), cell);
             } else if state != State::Returning(cell) {
                 continue;
@@ -214,10 +241,17 @@ impl<const FRAMES: usize> Loans<FRAMES> {
     fn free_run(&self, count: u64) -> Option<FrameRange> {
         let mut run = 0;
         for frame in self.pool.iter() {
-            run = if self.states[self.slot(frame)] == State::Free { run + 1 } else { 0 };
+            run = if self.states[self.slot(frame)] == State::Free {
+                run + 1
+            } else {
+                0
+            };
             if run == count {
                 let end = Frame(frame.0 + 1);
-                return Some(FrameRange { start: Frame(end.0 - count), end });
+                return Some(FrameRange {
+                    start: Frame(end.0 - count),
+                    end,
+                });
             }
         }
         None

@@ -1,16 +1,17 @@
 //! Memory between cells: who holds which page or frame of whom, and what a death does to it.
 //!
-//! Pages are shared on the logical level (the *data home* exports, the *client* imports and releases), frames on the
-//! physical level (the *memory home* lends, the *borrower* returns); Hive, SOSP'95, section 5. All of it is tables and
-//! decisions without memory accesses, so that it is tested on the host; the kernel brings the hypercalls
-//! ([`Firewall`]), the calls between cells, and the lock around [`Tables`].
+//! Pages are shared on the logical level (the *data home* exports, the *client* imports and
+//! releases), frames on the physical level (the *memory home* lends, the *borrower* returns); Hive,
+//! SOSP'95, section 5. All of it is tables and decisions without memory accesses, so that it is
+//! tested on the host; the kernel brings the hypercalls ([`Firewall`]), the calls between cells,
+//! and the lock around [`Tables`].
 //!
 //! | module | side | what it settles |
 //! |---|---|---|
 //! | [`exports`] | data home | which page is exported to which cell; grants, revokes, generations |
 //! | [`imports`] | client | what was imported from whom, at which generation |
 //! | [`loans`] | memory home | which frame is lent to whom, and when it may be used again |
-//! | [`borrowings`] | borrower | which frames are whose, and the type that keeps kernel data out of them |
+//! | [`borrowings`] | borrower | which frames are whose; keeps kernel data out of them |
 //! | [`discard`] | all | the step of a recovery that drops what a dead cell could have damaged |
 //! | [`gate`] | all | stops accesses to other cells' memory before barrier 1 |
 //! | [`claim`] | all | what a peer says, checked |
@@ -31,7 +32,7 @@ pub mod lives;
 pub mod loans;
 pub mod service;
 #[cfg(test)]
-mod properties;
+mod trials;
 
 pub use borrowings::{Borrowed, BorrowedFrame, Borrowings};
 pub use claim::{Generation, PageIndex, Peer};
@@ -42,4 +43,4 @@ pub use firewall::{Firewall, Refusal};
 pub use gate::{Gate, Pass};
 pub use imports::{Ask, Begin, Import, Imports, ReleaseRequest, Use};
 pub use lives::Lives;
-pub use loans::{Loans, LOAN_FRAMES_MAX};
+pub use loans::{LOAN_FRAMES_MAX, Loans};

@@ -1,7 +1,7 @@
 //! Requests about shared memory as they arrive, and the replies to them.
 //!
-//! The four operations take bounded time and never wait, so they can be served at interrupt level as well as by a
-//! server thread.
+//! The four operations take bounded time and never wait, so they can be served at interrupt level
+//! as well as by a server thread.
 //!
 //! # Invariants
 //! 1. The sender is who the transport says it is; no argument names it.
@@ -31,14 +31,18 @@ pub struct Answer {
 }
 
 impl Tables {
-    /// Serves a request in which `own` is this cell's region; `None` if the operation is not about shared memory.
+    /// Serves a request in which `own` is this cell's region; `None` if the operation is not about
+    /// shared memory.
     pub fn serve(
         &mut self,
         request: &Request,
         own: FrameRange,
         firewall: &mut impl Firewall,
     ) -> Option<Answer> {
-        let from = Peer { cell: request.from, incarnation: request.incarnation };
+        let from = Peer {
+            cell: request.from,
+            incarnation: request.incarnation,
+        };
         let outcome = match request.operation {
             Operation::ImportPage => self.serve_import(from, request.payload, firewall),
             Operation::ReleasePage => self.serve_release(from, request.payload, firewall),
@@ -47,10 +51,16 @@ impl Tables {
             _ => return None,
         };
         Some(match outcome {
-            Ok(payload) => Answer { status: ReplyStatus::Done, payload, error: None },
-            Err(error) => {
-                Answer { status: status_of(error), payload: Payload::EMPTY, error: Some(error) }
-            }
+            Ok(payload) => Answer {
+                status: ReplyStatus::Done,
+                payload,
+                error: None,
+            },
+            Err(error) => Answer {
+                status: status_of(error),
+                payload: Payload::EMPTY,
+                error: Some(error),
+            },
         })
     }
 
@@ -74,7 +84,8 @@ impl Tables {
         firewall: &mut impl Firewall,
     ) -> Result<Payload, SharingError> {
         let release = ReleasePage::decode(payload).ok_or(SharingError::NoSuchPage)?;
-        self.exports.release(client, page_of(release.page)?, firewall)?;
+        self.exports
+            .release(client, page_of(release.page)?, firewall)?;
         Ok(Payload::EMPTY)
     }
 
@@ -109,7 +120,10 @@ impl Tables {
 /// If the run is empty or longer than a loan can be: the caller's own mistake.
 pub fn list_of(frames: FrameRange) -> FrameList {
     let count = frames.len() as usize;
-    assert!((1..=LOAN_FRAMES_MAX as usize).contains(&count), "no loan has that many frames");
+    assert!(
+        (1..=LOAN_FRAMES_MAX as usize).contains(&count),
+        "no loan has that many frames"
+    );
     let named = core::array::from_fn::<_, { LOAN_FRAMES_MAX as usize }, _>(|index| {
         cell::Frame(frames.start.0 + index as u64)
     });

@@ -12,13 +12,13 @@ use core::fmt;
 
 use crate::cpu::gdt::{CODE_SELECTOR, DATA_SELECTOR};
 
-/// Bytes of the floating-point state (FXSAVE).
-pub const FLOATING_POINT_BYTES: usize = 512;
+/// Offset, in a context, of the control and status word of the vector unit (MXCSR), behind sixteen vector registers.
+pub const CONTROL_OFFSET: usize = 16 * 16;
+/// Bytes of vector registers and control word, with what keeps the rest aligned.
+pub const VECTORS_BYTES: usize = CONTROL_OFFSET + 16;
 
-/// Offset of the x87 control word in the floating-point state, and its value after FNINIT.
-const CONTROL_WORD: (usize, u16) = (0, 0x037f);
-/// Offset of MXCSR, and its value at reset: every exception masked.
-const MXCSR: (usize, u32) = (24, 0x1f80);
+/// MXCSR at reset: every exception masked.
+const CONTROL: u32 = 0x1f80;
 
 /// RFLAGS of a new thread: interrupts on, and the bit that is always set.
 const FLAGS: u64 = 1 << 9 | 1 << 1;
@@ -27,7 +27,7 @@ const FLAGS: u64 = 1 << 9 | 1 << 1;
 #[repr(C, align(16))]
 #[derive(Clone, Debug)]
 pub struct Context {
-    floating_point: [u8; FLOATING_POINT_BYTES],
+    vectors: [u8; VECTORS_BYTES],
     /// General registers.
     pub r15: u64,
     /// General register.
@@ -78,7 +78,7 @@ impl Context {
     /// A context of nothing.
     const fn zero() -> Self {
         Self {
-            floating_point: [0; FLOATING_POINT_BYTES],
+            vectors: [0; VECTORS_BYTES],
             r15: 0,
             r14: 0,
             r13: 0,
@@ -107,10 +107,7 @@ impl Context {
     /// The context of a thread that is about to call `entry` with `argument` on a stack that ends at `stack_top`.
     pub fn start(entry: extern "C" fn(u64) -> !, argument: u64, stack_top: u64) -> Self {
         let mut context = Self::zero();
-        let (at, control_word) = CONTROL_WORD;
-        context.floating_point[at..at + 2].copy_from_slice(&control_word.to_le_bytes());
-        let (at, mxcsr) = MXCSR;
-        context.floating_point[at..at + 4].copy_from_slice(&mxcsr.to_le_bytes());
+        context.vectors[CONTROL_OFFSET..CONTROL_OFFSET + 4].copy_from_slice(&CONTROL.to_le_bytes());
         context.rip = entry as usize as u64;
         context.cs = CODE_SELECTOR;
         context.rflags = FLAGS;
@@ -157,13 +154,13 @@ impl fmt::Debug for ContextCell {
     }
 }
 
-// The stubs push 22 words above the floating-point state; the processor aligns IST stacks to 16 bytes.
+// The stubs push 22 words above the vector registers; the processor aligns IST stacks to 16 bytes.
 const _: () = {
-    assert!(size_of::<Context>() == FLOATING_POINT_BYTES + 22 * 8);
+    assert!(size_of::<Context>() == VECTORS_BYTES + 22 * 8);
     assert!(size_of::<Context>().is_multiple_of(16));
-    assert!(core::mem::offset_of!(Context, r15) == FLOATING_POINT_BYTES);
-    assert!(core::mem::offset_of!(Context, rax) == FLOATING_POINT_BYTES + 14 * 8);
-    assert!(core::mem::offset_of!(Context, rip) == FLOATING_POINT_BYTES + 17 * 8);
+    assert!(core::mem::offset_of!(Context, r15) == VECTORS_BYTES);
+    assert!(core::mem::offset_of!(Context, rax) == VECTORS_BYTES + 14 * 8);
+    assert!(core::mem::offset_of!(Context, rip) == VECTORS_BYTES + 17 * 8);
     assert!(align_of::<ContextCell>() == 16);
 };
 
@@ -180,7 +177,14 @@ mod tests {
         let context = Context::start(entry, 7, 0x10_0000);
         assert_eq!(context.rsp % 16, 8);
         assert_eq!(context.rdi, 7);
-        assert_eq!(context.rip, entry as usize as u64);
-        assert_eq!(u32::from_le_bytes(context.floating_point[24..28].try_into().unwrap()), 0x1f80);
+        assert_eq!(context.rip, entry as *const () as u64);
+        assert_eq!(
+            u32::from_le_bytes(
+                context.vectors[CONTROL_OFFSET..CONTROL_OFFSET + 4]
+                    .try_into()
+                    .unwrap()
+            ),
+            0x1f80
+        );
     }
 }

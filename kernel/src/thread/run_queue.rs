@@ -23,7 +23,11 @@ pub struct ThreadId(u8);
 impl ThreadId {
     /// Checks a number; `None` if no thread can have it.
     pub const fn new(number: usize) -> Option<Self> {
-        if number < THREADS_MAX { Some(Self(number as u8)) } else { None }
+        if number < THREADS_MAX {
+            Some(Self(number as u8))
+        } else {
+            None
+        }
     }
 
     /// The number, for indexing.
@@ -121,15 +125,28 @@ impl Table {
     pub const fn new() -> Self {
         Self {
             entries: [FREE; THREADS_MAX],
-            queues: [const { Queue { first: None, last: None } }; PRIORITIES],
+            queues: [const {
+                Queue {
+                    first: None,
+                    last: None,
+                }
+            }; PRIORITIES],
             ready_count: 0,
         }
     }
 
     /// Takes a slot for a thread that is blocked until its first wake-up.
     pub fn create(&mut self, name: &'static str, priority: Priority) -> Option<ThreadId> {
-        let number = self.entries.iter().position(|entry| entry.state == State::Free)?;
-        self.entries[number] = Entry { state: State::Blocked(None), priority, name, ..FREE };
+        let number = self
+            .entries
+            .iter()
+            .position(|entry| entry.state == State::Free)?;
+        self.entries[number] = Entry {
+            state: State::Blocked(None),
+            priority,
+            name,
+            ..FREE
+        };
         ThreadId::new(number)
     }
 
@@ -150,7 +167,10 @@ impl Table {
 
     /// Name, priority and state of every thread.
     pub fn list(&self) -> impl Iterator<Item = (&'static str, Priority, State)> {
-        let used = self.entries.iter().filter(|entry| entry.state != State::Free);
+        let used = self
+            .entries
+            .iter()
+            .filter(|entry| entry.state != State::Free);
         used.map(|entry| (entry.name, entry.priority, entry.state))
     }
 
@@ -184,7 +204,9 @@ impl Table {
 
     /// Decides what a CPU runs next, after what `current` asks for. `None`: nobody is ready.
     pub fn next(&mut self, current: Option<ThreadId>, intent: Intent) -> Option<ThreadId> {
-        let Some(thread) = current else { return self.take() };
+        let Some(thread) = current else {
+            return self.take();
+        };
         match intent {
             Intent::Continue => match self.most_urgent() {
                 Some(urgent) if urgent > self.priority(thread) => {
@@ -226,9 +248,15 @@ impl Table {
     }
 
     fn most_urgent(&self) -> Option<Priority> {
-        const DESCENDING: [Priority; PRIORITIES] =
-            [Priority::Recovery, Priority::Server, Priority::Worker, Priority::Background];
-        DESCENDING.into_iter().find(|&priority| self.queues[priority as usize].first.is_some())
+        const DESCENDING: [Priority; PRIORITIES] = [
+            Priority::Recovery,
+            Priority::Server,
+            Priority::Worker,
+            Priority::Background,
+        ];
+        DESCENDING
+            .into_iter()
+            .find(|&priority| self.queues[priority as usize].first.is_some())
     }
 
     fn put_last(&mut self, thread: ThreadId) {
@@ -292,7 +320,11 @@ mod tests {
         let first = ready(&mut table, Priority::Worker);
         let second = ready(&mut table, Priority::Worker);
         assert_eq!(table.next(None, Intent::Continue), Some(first));
-        assert_eq!(table.next(Some(first), Intent::Continue), Some(first), "not its equals' turn");
+        assert_eq!(
+            table.next(Some(first), Intent::Continue),
+            Some(first),
+            "not its equals' turn"
+        );
         assert_eq!(table.next(Some(first), Intent::Yield), Some(second));
         assert_eq!(table.next(Some(second), Intent::Yield), Some(first));
     }
@@ -305,7 +337,11 @@ mod tests {
         let other = ready(&mut table, Priority::Worker);
         let server = ready(&mut table, Priority::Server);
         assert_eq!(table.next(Some(worker), Intent::Continue), Some(server));
-        assert_eq!(table.next(Some(server), Intent::Exit), Some(worker), "it had not used its turn");
+        assert_eq!(
+            table.next(Some(server), Intent::Exit),
+            Some(worker),
+            "it had not used its turn"
+        );
         assert_eq!(table.next(Some(worker), Intent::Yield), Some(other));
     }
 
@@ -317,7 +353,11 @@ mod tests {
         assert_eq!(table.wake(thread), None);
         assert_eq!(table.next(Some(thread), Intent::Block(None)), Some(thread));
         assert_eq!(table.wakeup(thread), Wakeup::Woken);
-        assert_eq!(table.next(Some(thread), Intent::Block(None)), None, "one token, one wake-up");
+        assert_eq!(
+            table.next(Some(thread), Intent::Block(None)),
+            None,
+            "one token, one wake-up"
+        );
     }
 
     #[test]

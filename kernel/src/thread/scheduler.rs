@@ -34,11 +34,7 @@ static IDLE_SET: [AtomicU64; CPUS_MAX.div_ceil(64)] =
     [const { AtomicU64::new(0) }; CPUS_MAX.div_ceil(64)];
 
 /// Chooses what the CPU resumes after an interrupt over `context`. Interrupt level.
-pub fn switch_from(
-    cpu: &'static PerCpu,
-    context: *mut Context,
-    intent: Intent,
-) -> *mut Context {
+pub fn switch_from(cpu: &'static PerCpu, context: *mut Context, intent: Intent) -> *mut Context {
     let current = running(cpu);
     check_stack(current, context);
     let mut table = TABLE.lock();
@@ -53,7 +49,10 @@ pub fn switch_from(
         Some(thread) => &CONTEXTS[thread.index()],
         None => &cpu.idle,
     };
-    cpu.current.store(next.map_or(IDLE, |thread| thread.index() as u32), Ordering::Relaxed);
+    cpu.current.store(
+        next.map_or(IDLE, |thread| thread.index() as u32),
+        Ordering::Relaxed,
+    );
     gdt::set_context_end(cpu, cell.end());
     cell.get()
 }
@@ -138,7 +137,9 @@ pub fn expire(now: Instant) {
     let woken = TABLE.lock().expire(now);
     // This CPU takes one at the end of the tick; each further one needs another CPU.
     for _ in 1..woken {
-        let Some(index) = take_idle_cpu(per_cpu::this().index()) else { break };
+        let Some(index) = take_idle_cpu(per_cpu::this().index()) else {
+            break;
+        };
         let _ = hypercall::wake(index);
     }
 }
@@ -152,7 +153,10 @@ pub fn is_somebody_ready() -> bool {
 pub(super) fn give_away(intent: Intent) {
     let _interrupts = InterruptsOff::new();
     let cpu = per_cpu::this();
-    assert!(cpu.interrupt_level.load(Ordering::Relaxed) == 0, "interrupt level never blocks");
+    assert!(
+        cpu.interrupt_level.load(Ordering::Relaxed) == 0,
+        "interrupt level never blocks"
+    );
     cpu.set_intent(intent);
     interrupts::switch();
 }

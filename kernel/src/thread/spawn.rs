@@ -44,7 +44,11 @@ pub fn spawn(
     };
     let body: Box<Body> = Box::new(Box::new(body));
     let argument = Box::into_raw(body).expose_provenance() as u64;
-    scheduler::place(thread, Context::start(enter, argument, stack.top()), stack.bottom());
+    scheduler::place(
+        thread,
+        Context::start(enter, argument, stack.top()),
+        stack.bottom(),
+    );
     scheduler::wake(thread);
     Ok(thread)
 }

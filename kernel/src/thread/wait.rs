@@ -26,7 +26,9 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self { waiters: AtomicU64::new(0) }
+        Self {
+            waiters: AtomicU64::new(0),
+        }
     }
 
     /// Waits until `condition` gives a value, or until `deadline`. The condition is checked at least once.
@@ -45,12 +47,14 @@ impl WaitQueue {
         loop {
             self.waiters.fetch_or(1 << thread.index(), Ordering::SeqCst);
             if let Some(value) = condition() {
-                self.waiters.fetch_and(!(1 << thread.index()), Ordering::SeqCst);
+                self.waiters
+                    .fetch_and(!(1 << thread.index()), Ordering::SeqCst);
                 return Ok(value);
             }
             let is_over = deadline.is_some_and(|deadline| deadline <= clock::now());
             if is_over || scheduler::block(deadline) == Wakeup::TimedOut {
-                self.waiters.fetch_and(!(1 << thread.index()), Ordering::SeqCst);
+                self.waiters
+                    .fetch_and(!(1 << thread.index()), Ordering::SeqCst);
                 return condition().ok_or(TimedOut);
             }
         }

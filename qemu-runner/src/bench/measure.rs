@@ -1,4 +1,4 @@
-//! Boots, and what is measured from outside: boot time, work done, agreement, sizes.
+//! Boots, and what is measured from outside: time, work, agreement, sizes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,14 @@ use crate::error::{Context, Result};
 use crate::experiment;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{Plan, Strike};
-use crate::guest::cells::Workload;
+use crate::guest::cells;
 use crate::images::workspace_root;
 use crate::interrupt;
 use crate::latency::Latencies;
 use crate::output::Progress;
 use crate::qemu::process::Launch;
 use crate::session::Session;
-use crate::units::milliseconds;
+use crate::units::{float, milliseconds};
 use crate::watch::Detail;
 
 /// Cells with which agreement is measured.
@@ -97,7 +97,7 @@ fn operations(launch: &Launch, costs: &mut Costs, progress: &mut Progress) -> Re
     costs.boot_ms.push(milliseconds(session.boot_time));
     costs.cycles_per_second = session.machine.clock.cycles_per_second;
     for result in record::run(session.qemu.memory(), session.machine.public(0))? {
-        let samples = result.cycles.iter().map(|&cycles| cycles as f64);
+        let samples = result.cycles.iter().map(|&cycles| float(cycles));
         match costs
             .operations
             .iter_mut()
@@ -122,11 +122,13 @@ fn work(
     let (session, _qmp) = Session::boot(&launch, progress)?;
     costs.boot_ms.push(milliseconds(session.boot_time));
     let verified = || -> Result<u64> {
-        let cells = session.machine.cells();
-        (0..cells)
+        (0..session.machine.cells())
             .map(|cell| {
                 let public = session.machine.public(cell);
-                Ok(Workload::read(session.qemu.memory(), public, cells)?.verified())
+                Ok(cells::verified(&cells::account(
+                    session.qemu.memory(),
+                    public,
+                )?))
             })
             .sum()
     };
@@ -135,7 +137,7 @@ fn work(
         interrupt::check()?;
         thread::sleep(Duration::from_millis(20));
     }
-    let done = verified()?.saturating_sub(before) as f64 / started.elapsed().as_secs_f64();
+    let done = float(verified()?.saturating_sub(before)) / started.elapsed().as_secs_f64();
     costs
         .work_per_second
         .entry(back_end)

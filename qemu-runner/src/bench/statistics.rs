@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::units::float;
+
 /// What a number of samples show.
 #[derive(Clone, Copy, PartialEq, Serialize, Debug)]
 pub struct Summary {
@@ -27,35 +29,21 @@ impl Summary {
         let (&least, &greatest) = sorted.first().zip(sorted.last())?;
         Some(Self {
             samples: sorted.len(),
-            median: quantile(&sorted, 0.5),
+            median: quantile(&sorted, 2),
             least,
-            lower_quartile: quantile(&sorted, 0.25),
-            upper_quartile: quantile(&sorted, 0.75),
+            lower_quartile: quantile(&sorted, 1),
+            upper_quartile: quantile(&sorted, 3),
             greatest,
         })
-    }
-
-    /// The summary in another unit.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self {
-            samples: self.samples,
-            median: self.median * factor,
-            least: self.least * factor,
-            lower_quartile: self.lower_quartile * factor,
-            upper_quartile: self.upper_quartile * factor,
-            greatest: self.greatest * factor,
-        }
     }
 }
 
 /// Between the two samples that lie around it, in proportion. `sorted` is not empty.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let position = part * (sorted.len() - 1) as f64;
-    let (below, above) = (position.floor(), position.ceil());
-    // Both lie between 0 and the last index.
-    let at = |index: f64| sorted[index as usize];
-    at(below) + (at(above) - at(below)) * (position - below)
+fn quantile(sorted: &[f64], quarters: usize) -> f64 {
+    let position = quarters * (sorted.len() - 1);
+    let (below, rest) = (position / 4, position % 4);
+    let above = below + usize::from(rest > 0);
+    sorted[below] + (sorted[above] - sorted[below]) * float(rest as u64) / 4.0
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! The table of costs, as text and as JSON.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::measure::Costs;
 use super::statistics::Summary;
 use crate::commands::Setup;
 use crate::output;
+use crate::units::float;
 
 /// What other operations are compared with: a bare cache line that goes to and fro between the same two CPUs.
 const BASELINE: &str = "ping-pong";
@@ -26,7 +29,7 @@ fn rows(costs: &Costs) -> Vec<Row> {
     let baseline = baseline
         .and_then(|(_, samples)| summary(samples))
         .map(|all| all.median);
-    let nanoseconds = 1e9 / (costs.cycles_per_second.max(1) as f64);
+    let nanoseconds = 1e9 / float(costs.cycles_per_second.max(1));
     let row = |(name, samples): &(String, Vec<f64>)| {
         let cycles = summary(samples)?;
         Some(Row {
@@ -82,7 +85,7 @@ pub fn json(setup: &Setup, costs: &Costs) -> Value {
         "work": work,
         "work_npt_to_paging": work_ratio(costs),
         "agreement": agreement,
-        "image_bytes": costs.image_bytes.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+        "image_bytes": BTreeMap::from(costs.image_bytes),
         "monitor_lines": costs.monitor_lines,
     })
 }

@@ -1,4 +1,4 @@
-//! Every fault: its name, what it does, how it is injected, and what must come of it.
+//! Every fault: what it does, how it is injected, what must come of it.
 //!
 //! Whatever is injected into a cell, the damage must stay in that cell. Beyond that, some faults must end its life,
 //! because a cell that goes on with them would be of no use; others may or must not.

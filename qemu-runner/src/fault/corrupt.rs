@@ -159,8 +159,9 @@ fn find_pointers(
             let pointer = (KERNEL_HALF..SMALL_NEGATIVE).contains(&value);
             if pointer && value.is_multiple_of(8) && candidates.len() < CANDIDATES_MAX {
                 candidates.push((frame.start().0 + position as u64 * 8, value));
-                if !image.contains(&value) {
-                    *windows.entry(value & !(TOP_ENTRY - 1)).or_default() += 1;
+                let physical = PhysicalAddress(value & (TOP_ENTRY - 1));
+                if !image.contains(&value) && region.contains_bytes(physical, 8) {
+                    *windows.entry(value - physical.0).or_default() += 1;
                 }
             }
         }

@@ -110,13 +110,11 @@ fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {
         .iter()
         .filter(|cpu| cpu.state != CpuState::Absent)
         .collect();
-    match started.get(strike.cpu_index) {
-        Some(&&cpu) => Ok(cpu),
-        None => {
-            let (cell, count) = (strike.cell, started.len());
-            Err(Error::Usage(format!(
-                "cell {cell} has {count} CPUs, counted from 0"
-            )))
-        }
-    }
+    let (cell, count) = (strike.cell, started.len());
+    let missing = || Error::Usage(format!("cell {cell} has {count} CPUs, counted from 0"));
+    started
+        .get(strike.cpu_index)
+        .copied()
+        .copied()
+        .ok_or_else(missing)
 }

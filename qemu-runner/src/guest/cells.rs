@@ -7,11 +7,11 @@ use cell::public::{
     EPITAPH_BYTES, EPITAPH_OFFSET, Epitaph, HEADER_TAG, PublicHeader, PublicState, WORKLOAD_OFFSET,
     part,
 };
-use cell::workload::{Operation, OperationAccount, WorkloadRecord};
-use serde::Serialize;
+use cell::workload::WorkloadRecord;
+use userland::account::{Account, OperationCounts};
 
 use super::memory::{GuestMemory, field};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a cell says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,96 +46,35 @@ impl Header {
     }
 }
 
-/// The account of one kind of operation.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
-pub struct Account {
-    /// Begun.
-    pub attempted: u64,
-    /// Ended with every byte as expected.
-    pub verified: u64,
-    /// Lost with a dead cell.
-    pub lost: u64,
-    /// Refused by a live cell.
-    pub refused: u64,
-    /// Bytes that were wrong with no dead cell to explain it.
-    pub wrong: u64,
-    /// Bytes that were wrong where a dead cell explains it.
-    pub suspect: u64,
+/// The account of the workers of the cell whose public area starts at `public`.
+///
+/// # Errors
+/// See [`GuestMemory::read`].
+pub fn account(memory: &GuestMemory, public: PhysicalAddress) -> Result<Account> {
+    let mut bytes = [0; size_of::<WorkloadRecord>()];
+    memory.read(part(public, WORKLOAD_OFFSET), &mut bytes)?;
+    let word = |bytes: &[u8]| {
+        bytes
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
+    let short = || Error::Guest("a workload record that is too short".into());
+    Account::from_words(&words).ok_or_else(short)
 }
 
-/// The account of a cell's workers in one life.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Debug)]
-pub struct Workload {
-    /// The life.
-    pub incarnation: u64,
-    /// Worker threads.
-    pub workers: u64,
-    /// By operation, in the order of [`Operation::ALL`].
-    pub operations: [Account; 4],
-    /// Work lost, by the cell that it was lost with; only cells of the machine.
-    pub lost_with: Vec<u64>,
-    /// The longest time without progress, in nanoseconds.
-    pub longest_pause: u64,
-    /// When the last operation finished, in nanoseconds.
-    pub last_progress: u64,
+/// One count of an account, over all kinds of operation.
+pub fn total(account: &Account, count: impl Fn(&OperationCounts) -> u64) -> u64 {
+    account
+        .operations
+        .iter()
+        .map(count)
+        .fold(0, u64::saturating_add)
 }
 
-impl Workload {
-    /// Reads the account of the cell whose public area starts at `public`, in a machine of `cells` cells.
-    ///
-    /// # Errors
-    /// See [`GuestMemory::read`].
-    pub fn read(memory: &GuestMemory, public: PhysicalAddress, cells: usize) -> Result<Self> {
-        let mut bytes = [0; size_of::<WorkloadRecord>()];
-        memory.read(part(public, WORKLOAD_OFFSET), &mut bytes)?;
-        let word = |offset: usize| {
-            let word = bytes[offset..].first_chunk::<8>();
-            u64::from_le_bytes(*word.expect("every offset below is inside the record"))
-        };
-        let account = |operation: Operation| {
-            let base = offset_of!(WorkloadRecord, operations)
-                + operation as usize * size_of::<OperationAccount>();
-            Account {
-                attempted: word(base + offset_of!(OperationAccount, attempted)),
-                verified: word(base + offset_of!(OperationAccount, verified)),
-                lost: word(base + offset_of!(OperationAccount, lost)),
-                refused: word(base + offset_of!(OperationAccount, refused)),
-                wrong: word(base + offset_of!(OperationAccount, wrong)),
-                suspect: word(base + offset_of!(OperationAccount, suspect)),
-            }
-        };
-        let lost_with = offset_of!(WorkloadRecord, lost_with);
-        Ok(Self {
-            incarnation: word(offset_of!(WorkloadRecord, incarnation)),
-            workers: word(offset_of!(WorkloadRecord, workers)),
-            operations: Operation::ALL.map(account),
-            lost_with: (0..cells).map(|cell| word(lost_with + cell * 8)).collect(),
-            longest_pause: word(offset_of!(WorkloadRecord, longest_pause)),
-            last_progress: word(offset_of!(WorkloadRecord, last_progress)),
-        })
-    }
-
-    /// Operations that ended well.
-    pub fn verified(&self) -> u64 {
-        self.sum(|account| account.verified)
-    }
-
-    /// Bytes that were wrong with no dead cell to explain it.
-    pub fn wrong(&self) -> u64 {
-        self.sum(|account| account.wrong)
-    }
-
-    /// Operations lost with a dead cell.
-    pub fn lost(&self) -> u64 {
-        self.sum(|account| account.lost)
-    }
-
-    fn sum(&self, part: impl Fn(&Account) -> u64) -> u64 {
-        self.operations
-            .iter()
-            .map(part)
-            .fold(0, u64::saturating_add)
-    }
+/// Operations that ended well.
+pub fn verified(account: &Account) -> u64 {
+    total(account, |counts| counts.verified)
 }
 
 /// Sets the longest pause of a cell to 0, as the host may.
@@ -173,6 +112,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use crate::guest::memory::tests::memory;
+    use cell::workload::OperationAccount;
 
     const PUBLIC: PhysicalAddress = PhysicalAddress(0);
 
@@ -199,12 +139,10 @@ mod tests {
         let record = part(PUBLIC, WORKLOAD_OFFSET);
         let operations = field(record, offset_of!(WorkloadRecord, operations));
         for operation in 0..4 {
-            let account = field(operations, operation * size_of::<OperationAccount>());
-            let verified = field(account, offset_of!(OperationAccount, verified));
-            memory.write_u64(verified, 10).unwrap();
+            let counts = field(operations, operation * size_of::<OperationAccount>());
+            let at = field(counts, offset_of!(OperationAccount, verified));
+            memory.write_u64(at, 10).unwrap();
         }
-        let workload = Workload::read(&memory, PUBLIC, 4).unwrap();
-        assert_eq!((workload.verified(), workload.wrong()), (40, 0));
-        assert_eq!(workload.lost_with.len(), 4);
+        assert_eq!(verified(&account(&memory, PUBLIC).unwrap()), 40);
     }
 }

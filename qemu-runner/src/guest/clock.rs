@@ -42,7 +42,10 @@ impl GuestClock {
 
     /// Learns from the newest tick times of the cells, read at `host`.
     pub fn observe(&mut self, host: Instant, ticks: impl IntoIterator<Item = u64>) {
-        let elapsed = host.saturating_duration_since(self.origin).as_nanos() as i128;
+        let elapsed = host
+            .saturating_duration_since(self.origin)
+            .as_nanos()
+            .cast_signed();
         for (cell, tick) in self.cells.iter_mut().zip(ticks) {
             let old = |at: Instant| host.saturating_duration_since(at) > WINDOW;
             while cell.differences.front().is_some_and(|&(at, _)| old(at)) {
@@ -65,7 +68,10 @@ impl GuestClock {
 
     /// The guest's time at `host`, in nanoseconds; the newest tick if nothing else is known.
     pub fn at(&self, host: Instant) -> u64 {
-        let elapsed = host.saturating_duration_since(self.origin).as_nanos() as i128;
+        let elapsed = host
+            .saturating_duration_since(self.origin)
+            .as_nanos()
+            .cast_signed();
         let least = |cell: &Tracker| {
             cell.differences
                 .iter()

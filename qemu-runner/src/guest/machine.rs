@@ -1,4 +1,4 @@
-//! The monitor's record: which cells there are, how they fare, which CPUs are theirs.
+//! The monitor's record: the cells, how they fare, which CPUs are theirs.
 //!
 //! The monitor is trusted, but the record is checked all the same: before boot, and after a memory fault, it may hold
 //! anything.
@@ -69,13 +69,13 @@ impl MachineView {
         let word = |offset| memory.read_u32(field(base, offset));
         let version = word(offset_of!(MachineRecord, version))?;
         if version != VERSION {
-            return Err(nonsense(format!("layout {version}, expected {VERSION}")));
+            return Err(nonsense(&format!("layout {version}, expected {VERSION}")));
         }
         let back_end = BackEnd::from_raw(word(offset_of!(MachineRecord, back_end))?);
         let cells = word(offset_of!(MachineRecord, cells_count))? as usize;
         let cpus = word(offset_of!(MachineRecord, cpus_count))? as usize;
         if cells == 0 || cells > CELLS_MAX || cpus == 0 || cpus > CPUS_MAX {
-            return Err(nonsense(format!("{cells} cells on {cpus} CPUs")));
+            return Err(nonsense(&format!("{cells} cells on {cpus} CPUs")));
         }
         let clock = field(base, offset_of!(MachineRecord, clock));
         let clock = Clock {
@@ -86,7 +86,7 @@ impl MachineView {
         let regions: Result<Vec<FrameRange>> = (0..cells)
             .map(|cell| read_region(memory, entry_of(base, cell)))
             .collect();
-        let back_end = back_end.ok_or_else(|| nonsense("an unknown back end".into()))?;
+        let back_end = back_end.ok_or_else(|| nonsense("an unknown back end"))?;
         Ok(Some(Self {
             base,
             back_end,
@@ -202,10 +202,10 @@ fn read_region(memory: &GuestMemory, entry: PhysicalAddress) -> Result<FrameRang
     };
     range
         .filter(fits)
-        .ok_or_else(|| nonsense(format!("a region of frames {start:#x} to {end:#x}")))
+        .ok_or_else(|| nonsense(&format!("a region of frames {start:#x} to {end:#x}")))
 }
 
-fn nonsense(what: String) -> Error {
+fn nonsense(what: &str) -> Error {
     Error::Guest(format!("the machine record makes no sense: {what}"))
 }
 

@@ -1,4 +1,4 @@
-//! Where the monitor's record lies, and where the cell kernel's image is, by their ELF files.
+//! What the ELF files say: symbols of the monitor, segments of the kernel.
 //!
 //! The monitor is linked at its physical addresses, so a symbol's value is a physical address.
 

@@ -1,4 +1,4 @@
-//! The gdb stub: freezing CPUs one by one, and physical memory where qtest is missing.
+//! The gdb stub: CPUs frozen one by one, memory where qtest is missing.
 //!
 //! # Protocol
 //! A stop stops every CPU; resuming names those that may run, so a CPU that is left out stays frozen. The connection is

@@ -1,4 +1,4 @@
-//! QEMU: finding and installing it, its command line, its process, its control channels.
+//! QEMU: finding it, starting it, and its control channels.
 //!
 //! | module | what it holds |
 //! |---|---|

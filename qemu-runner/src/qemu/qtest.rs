@@ -108,23 +108,27 @@ impl BusAccess for Qtest {
 
     fn write_bus(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
         // A device register takes one access of its width, not a sequence of bytes.
-        match *bytes {
-            [a, b, c, d] if address.is_multiple_of(4) => {
-                let value = u32::from_le_bytes([a, b, c, d]);
-                self.command(&format!("writel {address:#x} {value:#x}"))?;
-            }
-            [a, b, c, d, e, f, g, h] if address.is_multiple_of(8) => {
-                let value = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                self.command(&format!("writeq {address:#x} {value:#x}"))?;
-            }
-            _ => {
-                let mut at = address;
-                for part in bytes.chunks(TRANSFER_MAX) {
-                    let hex = encode_hex(part);
-                    self.command(&format!("write {at:#x} {:#x} 0x{hex}", part.len()))?;
-                    at += part.len() as u64;
-                }
-            }
+        if let Ok(word) = <[u8; 4]>::try_from(bytes)
+            && address.is_multiple_of(4)
+        {
+            let value = u32::from_le_bytes(word);
+            return self
+                .command(&format!("writel {address:#x} {value:#x}"))
+                .map(drop);
+        }
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && address.is_multiple_of(8)
+        {
+            let value = u64::from_le_bytes(word);
+            return self
+                .command(&format!("writeq {address:#x} {value:#x}"))
+                .map(drop);
+        }
+        let mut at = address;
+        for part in bytes.chunks(TRANSFER_MAX) {
+            let hex = encode_hex(part);
+            self.command(&format!("write {at:#x} {:#x} 0x{hex}", part.len()))?;
+            at += part.len() as u64;
         }
         Ok(())
     }
@@ -134,10 +138,13 @@ impl BusAccess for Qtest {
 pub(super) fn encode_hex(bytes: &[u8]) -> String {
     bytes
         .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            text.push_str(&format!("{byte:02x}"));
-            text
-        })
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(hex_digit)
+        .collect()
+}
+
+fn hex_digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or('0')
 }
 
 /// The bytes of pairs of digits, with or without `0x`; `None` for anything else.

@@ -5,6 +5,7 @@
 use super::*;
 use crate::layout::SLOTS;
 use crate::testing::{CellMemory, HostLocking, cell, send_null};
+use cell::careful::CarefulError;
 use cell::fault::InnerFault;
 use core::time::Duration;
 
@@ -97,10 +98,60 @@ fn a_cell_that_is_forgotten_and_admitted_again_goes_on_where_it_was() {
     admit_each_other([&caller, &server]);
     _ = send_null(&caller, 1, 3, &to_server).unwrap();
     assert_eq!(calls_from_0(&server, &to_caller), [3]);
-    assert_eq!(server.statistics(cell(0)).received.lost, 0);
+    caller.forget(cell(1));
+    caller.admit(cell(1), Incarnation(1));
+    _ = send_null(&caller, 1, 4, &to_server).unwrap();
+    assert_eq!(
+        calls_from_0(&server, &to_caller),
+        [4],
+        "one side alone, too"
+    );
+    let received = server.statistics(cell(0)).received;
+    let nothing_else = received.lost + received.duplicates + received.ran_away;
+    assert_eq!((received.received, nothing_else), (3, 0));
 }
 
-/// Cell 1 dies with messages in both directions, is rebooted, and the pair starts afresh, whoever admits first.
+/// A lane that must not be read.
+struct Untouchable;
+
+impl RemoteLane for Untouchable {
+    fn produced(&self, _: Queue) -> Result<u64, CarefulError> {
+        panic!("read")
+    }
+
+    fn consumed(&self, _: Queue) -> Result<u64, CarefulError> {
+        panic!("read")
+    }
+
+    fn copy_slot(&self, _: Queue, _: usize, _: usize, _: &mut [u64]) -> Result<(), CarefulError> {
+        panic!("read")
+    }
+
+    fn is_asleep(&self) -> Result<bool, CarefulError> {
+        panic!("read")
+    }
+}
+
+#[test]
+fn the_memory_of_a_forgotten_cell_is_not_read() {
+    let memory = CellMemory::new(2);
+    let endpoint = memory.endpoint(0, 1);
+    endpoint.admit(cell(1), Incarnation(1));
+    endpoint.forget(cell(1));
+    assert_eq!(endpoint.poll(cell(1), &Untouchable), None);
+    assert!(!endpoint.has_message(cell(1), &Untouchable));
+    assert_eq!(
+        send_null(&endpoint, 1, 0, &Untouchable),
+        Err(SendError::NotAdmitted)
+    );
+    assert_eq!(
+        endpoint.tend(cell(1), Instant(0), &Untouchable),
+        Ok(Doorbell::NotNeeded)
+    );
+}
+
+/// Cell 1 dies with messages in both directions, is rebooted, and the pair starts afresh, whoever
+/// admits first.
 #[test]
 fn a_new_life_starts_afresh_on_both_sides() {
     for rebooted_first in [true, false] {
@@ -130,6 +181,7 @@ fn a_new_life_starts_afresh_on_both_sides() {
                 None,
                 "meant for the old life"
             );
+            assert!(!new.has_message(cell(0), &to_caller));
             _ = send_null(&new, 0, 70, &to_caller).unwrap();
             caller.admit(cell(1), Incarnation(2));
         } else {

@@ -106,7 +106,7 @@ fn positions_and_sequence_numbers_wrap() {
         pair.producer.consumed,
         pair.producer.sequence,
     ) = (start, start, start);
-    (pair.consumer.position, pair.consumer.sequence) = (start, Some(start));
+    (pair.consumer.position, pair.consumer.sequence) = (start, start);
     for call in 0..6 {
         pair.push(call).unwrap();
     }
@@ -180,6 +180,17 @@ fn an_index_that_ran_away_is_reported_once_and_the_ring_goes_on() {
     pair.push(1).unwrap();
     assert_eq!(pair.next(), Some(Ok(1)));
     assert_eq!(pair.statistics.ran_away, 2);
+}
+
+#[test]
+fn an_index_just_beyond_the_ring_has_run_away_too() {
+    let mut pair = Pair::new();
+    let session = pair.producer.session;
+    pair.from.lanes[2].produce(QUEUE, session.index(SLOTS + 1));
+    assert_eq!(pair.next(), Some(Err(Refusal::RanAway(SLOTS + 1))));
+    pair.from.lanes[2].produce(QUEUE, session.index(SLOTS));
+    let backward = Refusal::RanAway(u32::MAX);
+    assert_eq!(pair.next(), Some(Err(backward)));
 }
 
 #[test]

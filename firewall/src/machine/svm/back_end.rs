@@ -14,7 +14,7 @@ use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 use super::enter::{GuestRegisters, enter};
 use super::permissions::{PortMap, RegisterMap};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
-use crate::hypercall::{BusError, VECTOR_BUS_ERROR};
+use crate::hypercall::{BUS_ERROR_CODE, BusError, VECTOR_BUS_ERROR};
 use crate::machine::lapic::Command;
 use crate::monitor::exits::{self, Denial, Exit, Verdict};
 use crate::monitor::hypercalls::{Reply, Request};
@@ -362,7 +362,10 @@ fn give_answer(area: &mut SvmArea, reply: Reply) {
 
 fn give_bus_error(monitor: &Monitor, cpu: &PerCpu, area: &mut SvmArea, error: BusError) {
     monitor.store_bus_error(cpu, error);
-    // Delivered like an interrupt, whatever RFLAGS.IF says: injection does not look at it (15.20).
     area.vmcb.control.event_injection =
-        event::VALID | event::TYPE_INTERRUPT | u64::from(VECTOR_BUS_ERROR);
+        event::VALID
+            | event::TYPE_EXCEPTION
+            | event::HAS_ERROR_CODE
+            | u64::from(VECTOR_BUS_ERROR)
+            | u64::from(BUS_ERROR_CODE) << 32;
 }

@@ -163,8 +163,9 @@ pub(crate) mod exit_code {
 /// Event injection (15.20): valid bit, and the types that this monitor uses.
 pub(crate) mod event {
     pub(crate) const VALID: u64 = 1 << 31;
-    pub(crate) const TYPE_INTERRUPT: u64 = 0 << 8;
     pub(crate) const TYPE_NMI: u64 = 2 << 8;
+    pub(crate) const TYPE_EXCEPTION: u64 = 3 << 8;
+    pub(crate) const HAS_ERROR_CODE: u64 = 1 << 11;
     pub(crate) const NMI_VECTOR: u64 = 2;
 }
 

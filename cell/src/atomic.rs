@@ -1,0 +1,6 @@
+//! The atomics of the tables that several CPUs change: the machine's, or loom's where interleavings are explored.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,0 +1,54 @@
+//! The program as a user meets it: exit codes, and JSON where it is asked for.
+//!
+//! Nothing here boots a machine.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn hive(words: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-runner"));
+    command.args(words.split_whitespace()).output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for words in [
+        "runn",
+        "inject cpu.smoke",
+        "inject cpu.halt --cell 4",
+        "run --cells 9",
+        "run --memory 1T1",
+        "run --append tick=1",
+        "inject cpu.halt --then sw.panic",
+    ] {
+        let output = hive(words);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(!output.stderr.is_empty(), "{words} is explained");
+    }
+}
+
+#[test]
+fn missing_images_exit_with_3() {
+    let output = hive("inject cpu.halt --images /nonexistent --json");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(json(&output)["kind"], "build");
+}
+
+#[test]
+fn the_catalogue_is_printed_as_text_and_as_json() {
+    let list = json(&hive("inject list --json"));
+    let faults = list["faults"].as_array().unwrap().len();
+    let text = hive("inject list");
+    assert_eq!(text.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&text.stdout).lines().count(),
+        faults + 1
+    );
+}

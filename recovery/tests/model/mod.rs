@@ -1,0 +1,263 @@
+//! The model: what the checker may do to the small machine, and when a run is over.
+
+pub(crate) mod world;
+
+use cell::{CellId, CellSet};
+use stateright::{Model, Property};
+
+use world::{Character, Health, Violation, World};
+
+/// Effects of a step before which a crash in the middle of it is tried.
+const CRASH_EFFECTS: [u32; 3] = [1, 2, 4];
+
+/// Slots after which any fault has been noticed, if it ever will be.
+const NOTICED_SLOTS: u32 = 4;
+
+/// In which orders the cells take their steps within a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Orders {
+    /// In every order.
+    All,
+    /// Upward or downward, by the slot's number: for machines too large for more.
+    Alternating,
+}
+
+/// How a cell dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Death {
+    /// Its CPU halts; nobody is told.
+    Halt,
+    /// It panics; the monitor publishes evidence.
+    Panic,
+}
+
+/// What may happen in a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario<const N: usize> {
+    pub(crate) characters: [Character; N],
+    pub(crate) orders: Orders,
+    pub(crate) death: Death,
+    /// Cells that may die, at most; the first before slot 4, the others until `last_fault`.
+    pub(crate) deaths: u8,
+    /// Slots that cells may miss, at most.
+    pub(crate) stalls: u8,
+    /// Reads that may fail, at most.
+    pub(crate) missed_reads: u8,
+    /// After this slot nothing bad happens any more.
+    pub(crate) last_fault: u32,
+    /// At this slot everything must have settled.
+    pub(crate) horizon: u32,
+}
+
+impl<const N: usize> Scenario<N> {
+    /// Nothing happens.
+    pub(crate) fn calm() -> Self {
+        Self {
+            characters: [Character::Honest; N],
+            orders: Orders::All,
+            death: Death::Halt,
+            deaths: 0,
+            stalls: 0,
+            missed_reads: 0,
+            last_fault: 0,
+            horizon: 10,
+        }
+    }
+}
+
+/// A machine and what may still happen to it.
+#[derive(Clone, PartialEq, Hash, Debug)]
+pub(crate) struct State<const N: usize> {
+    pub(crate) world: World<N>,
+    deaths: u8,
+    stalls: u8,
+    missed_reads: u8,
+    /// The slot of the newest fault.
+    disturbed: Option<u32>,
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// The next slot begins.
+    Tick,
+    /// A cell makes its step.
+    Step(CellId),
+    /// A cell makes its step and cannot read one other cell.
+    StepBlind(CellId, CellId),
+    /// A cell misses its step.
+    Stall(CellId),
+    /// A cell dies instead of its step.
+    Die(CellId),
+    /// A cell dies in the middle of its step, after so many effects.
+    DieAfter(CellId, u32),
+}
+
+impl<const N: usize> Scenario<N> {
+    /// The cells whose turn it can be.
+    fn candidates(&self, world: &World<N>) -> CellSet {
+        let left = world.up().minus(world.done);
+        match self.orders {
+            Orders::All => left,
+            Orders::Alternating if world.slot.is_multiple_of(2) => {
+                left.lowest().map_or(left, CellSet::only)
+            }
+            Orders::Alternating => left.iter().last().map_or(left, CellSet::only),
+        }
+    }
+
+    fn is_over(&self, state: &State<N>) -> bool {
+        let world = &state.world;
+        let is_quiet = world.is_settled() && world.done.is_empty();
+        let is_noticed = state
+            .disturbed
+            .is_some_and(|fault| world.slot > fault + NOTICED_SLOTS);
+        let no_more = state.deaths == 0 && state.stalls == 0 && state.missed_reads == 0
+            || world.slot > self.last_fault;
+        world.violation.is_some() || world.slot >= self.horizon || is_quiet && is_noticed && no_more
+    }
+
+    fn faults(&self, state: &State<N>, cell: CellId, actions: &mut Vec<Action>) {
+        let world = &state.world;
+        let entry = &world.cells[cell.index()];
+        let is_joining = !world.live().contains(cell);
+        let in_time =
+            world.slot <= self.last_fault && (state.disturbed.is_some() || world.slot <= 3);
+        if !in_time || is_joining || entry.character != Character::Honest {
+            return;
+        }
+        if state.deaths > 0 {
+            actions.push(Action::Die(cell));
+            actions.extend(CRASH_EFFECTS.map(|effects| Action::DieAfter(cell, effects)));
+        }
+        if state.stalls > 0 {
+            actions.push(Action::Stall(cell));
+        }
+        if state.missed_reads > 0 {
+            let others = world.live().without(cell).iter();
+            actions.extend(others.map(|other| Action::StepBlind(cell, other)));
+        }
+    }
+}
+
+impl<const N: usize> Model for Scenario<N> {
+    type State = State<N>;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<Self::State> {
+        let world = World::new(self.characters);
+        let disturbed = None;
+        let (deaths, stalls, missed_reads) = (self.deaths, self.stalls, self.missed_reads);
+        vec![State {
+            world,
+            deaths,
+            stalls,
+            missed_reads,
+            disturbed,
+        }]
+    }
+
+    fn actions(&self, state: &Self::State, actions: &mut Vec<Self::Action>) {
+        if self.is_over(state) {
+            return;
+        }
+        let candidates = self.candidates(&state.world);
+        if candidates.is_empty() {
+            actions.push(Action::Tick);
+        }
+        for cell in candidates.iter() {
+            actions.push(Action::Step(cell));
+            self.faults(state, cell, actions);
+        }
+    }
+
+    fn next_state(&self, last: &Self::State, action: Self::Action) -> Option<Self::State> {
+        let mut state = last.clone();
+        let world = &mut state.world;
+        match action {
+            Action::Tick => world.tick(),
+            Action::Step(cell) => world.step(cell, CellSet::EMPTY, None),
+            Action::StepBlind(cell, hidden) => {
+                world.step(cell, CellSet::only(hidden), None);
+                state.missed_reads -= 1;
+            }
+            Action::Stall(cell) => {
+                world.stall(cell);
+                state.stalls -= 1;
+            }
+            Action::Die(cell) => {
+                match self.death {
+                    Death::Halt => world.halt(cell),
+                    Death::Panic => world.panic(cell),
+                }
+                state.deaths -= 1;
+            }
+            Action::DieAfter(cell, effects) => {
+                world.step(cell, CellSet::EMPTY, Some(effects));
+                if self.death == Death::Panic && world.live().contains(cell) {
+                    world.panic(cell);
+                }
+                state.deaths -= 1;
+            }
+        }
+        if !matches!(action, Action::Tick | Action::Step(_)) {
+            state.disturbed = Some(state.world.slot);
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(
+                "nobody resumes before all survivors are ready",
+                |_: &Self, state: &State<N>| state.world.violation != Some(Violation::ResumedEarly),
+            ),
+            Property::always(
+                "no new life before all are done with the old one",
+                |_: &Self, state: &State<N>| state.world.violation != Some(Violation::JoinedEarly),
+            ),
+            Property::always(
+                "no healthy cell is expelled",
+                |_: &Self, state: &State<N>| {
+                    state.world.violation != Some(Violation::ExpelledHealthy)
+                },
+            ),
+            Property::always(
+                "no healthy cell stops itself",
+                |_: &Self, state: &State<N>| {
+                    state.world.violation != Some(Violation::StoppedHealthy)
+                },
+            ),
+            Property::always(
+                "work is held and let go in turn",
+                |_: &Self, state: &State<N>| {
+                    state.world.violation != Some(Violation::WorkOutOfStep)
+                },
+            ),
+            Property::always(
+                "all cells see one live set per epoch",
+                |_: &Self, state: &State<N>| sees_history(&state.world),
+            ),
+            Property::always(
+                "everything has settled at the horizon",
+                |model: &Self, state: &State<N>| {
+                    state.world.slot < model.horizon || state.world.is_settled()
+                },
+            ),
+            Property::sometimes(
+                "everything settles after a fault",
+                |_: &Self, state: &State<N>| state.disturbed.is_some() && state.world.is_settled(),
+            ),
+        ]
+    }
+}
+
+fn sees_history<const N: usize>(world: &World<N>) -> bool {
+    world.up().iter().all(|cell| {
+        let entry = &world.cells[cell.index()];
+        let (epoch, live) = entry.machine.membership();
+        entry.health == Health::Down
+            || entry.state == cell::machine::CellState::Booting
+            || world.history.get(epoch.0 as usize) == Some(&live)
+    })
+}

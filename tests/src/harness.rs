@@ -1,0 +1,154 @@
+//! Booting a machine, injecting into it, and judging, in one call each.
+//!
+//! # Invariants
+//! 1. One machine runs at a time on the host, also between test processes: eight virtual CPUs leave nothing over, and a
+//!    machine that starves shows false alarms.
+//! 2. Every run is bounded (`BOOT_LIMIT`, `Plan::bound`).
+
+use std::fs::{self, File};
+use std::sync::OnceLock;
+
+use cell::fault::InnerFault;
+use qemu_runner::experiment;
+use qemu_runner::fault::catalogue::{Fault, HostFault};
+use qemu_runner::fault::plan::{Plan, Strike};
+use qemu_runner::images::{self, BuildOptions, Images};
+use qemu_runner::observation::Observation;
+use qemu_runner::output::Progress;
+use qemu_runner::qemu::command::{Machine, Serial};
+use qemu_runner::qemu::install::{self, Accelerator};
+use qemu_runner::qemu::process::{Keep, Launch};
+use qemu_runner::qemu::qmp::Qmp;
+use qemu_runner::session::Session;
+use qemu_runner::timeline;
+use qemu_runner::verdict::Verdict;
+use qemu_runner::watch::Detail;
+
+/// The right to run a machine; given back when dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _file: File,
+}
+
+/// Waits until no other test runs a machine.
+///
+/// # Panics
+/// If the lock file cannot be made.
+pub fn take_turn() -> Turn {
+    let directory = images::target_directory();
+    fs::create_dir_all(&directory).expect("the target directory can be made");
+    let file = File::create(directory.join("machine.lock")).expect("the lock file can be made");
+    file.lock().expect("the lock file can be locked");
+    Turn { _file: file }
+}
+
+fn built_images() -> Images {
+    static IMAGES: OnceLock<Images> = OnceLock::new();
+    let build = || images::build(&BuildOptions::default()).expect("the images can be built");
+    IMAGES.get_or_init(build).clone()
+}
+
+/// Everything that a boot of `machine` needs. Call it with the turn taken.
+///
+/// # Panics
+/// If QEMU or the images are not to be had.
+pub fn launch(machine: Machine) -> Launch {
+    Launch {
+        machine,
+        images: built_images(),
+        installation: install::ensure().expect("QEMU can be had"),
+        accelerator: Accelerator::choose(),
+        serial: Serial::Log,
+        keep: Keep::Nothing,
+    }
+}
+
+/// Boots a machine until every cell serves and works, and hands it to `check`.
+///
+/// # Panics
+/// If it does not come up.
+pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session, &mut Qmp)) {
+    let _turn = take_turn();
+    let launch = launch(machine);
+    let (mut session, mut qmp) =
+        Session::boot(&launch, &mut Progress::silent()).expect("every cell serves");
+    check(&mut session, &mut qmp);
+}
+
+/// What a run showed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was seen.
+    pub run: Observation,
+    /// What follows from it.
+    pub verdict: Verdict,
+}
+
+/// Carries out a plan on a machine.
+///
+/// # Panics
+/// If the machine does not come up or a channel fails.
+pub fn experiment(machine: Machine, plan: &Plan) -> Outcome {
+    let _turn = take_turn();
+    let launch = launch(machine);
+    let run = experiment::run(&launch, plan, Detail::Events, &mut Progress::silent());
+    let run = run.expect("the run can be carried out");
+    Outcome {
+        verdict: Verdict::of(&run),
+        run,
+    }
+}
+
+/// Injects one fault into a machine of four cells.
+///
+/// # Panics
+/// See [`experiment`].
+pub fn inject(strike: Strike) -> Outcome {
+    experiment(Machine::default(), &Plan::single(strike))
+}
+
+/// A fault from outside, in a cell.
+pub fn host(fault: HostFault, cell: usize) -> Strike {
+    Strike::new(Fault::Host(fault), cell)
+}
+
+/// A fault from inside, in a cell.
+pub fn inner(fault: InnerFault, cell: usize) -> Strike {
+    Strike::new(Fault::Inner(fault), cell)
+}
+
+impl Outcome {
+    /// Asserts that nothing speaks against the run, and shows it if something does.
+    ///
+    /// # Panics
+    /// If something does.
+    pub fn assert_held(&self) {
+        assert!(
+            self.verdict.held,
+            "{:#?}\n{}",
+            self.verdict,
+            timeline::text(&timeline::lines(&self.run))
+        );
+    }
+
+    /// Asserts that nothing speaks against the run and that exactly `cells` died and came back.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_recovered(&self, cells: &[usize]) {
+        self.assert_held();
+        assert_eq!(self.verdict.dead, cells, "who died");
+        for &cell in cells {
+            let [before, after] = self.verdict.cells[cell].incarnations;
+            assert!(
+                after > before,
+                "cell {cell} lives life {after} after life {before}"
+            );
+        }
+        assert_eq!(
+            self.run.live_set.len(),
+            self.run.before.len(),
+            "everybody is in the live set"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! What the on-target tests share.
+//!
+//! Each file of `tests/` is one behaviour, each test in it boots a machine of its own. Results come from the guest's
+//! memory and from exit codes; no test looks at how long something took, because that depends on the host.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`harness`] | booting, injecting, and one machine at a time |
+//! | [`sources`] | the project's own files, for the tests of style |
+
+#![forbid(unsafe_code)]
+
+pub mod harness;
+pub mod sources;

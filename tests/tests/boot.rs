@@ -1,0 +1,76 @@
+//! A machine comes up as cells that serve, in all the sizes of daily use.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use cell::machine::{BackEnd, CpuState};
+use qemu_runner::qemu::command::Machine;
+use tests::harness::with_machine;
+
+/// Boots `cells` cells on `cpus` CPUs and checks that all of them are whole and live.
+fn boots(cells: usize, cpus: usize) {
+    with_machine(
+        Machine {
+            cells,
+            cpus,
+            ..Machine::default()
+        },
+        |session, _| {
+            let (memory, machine) = (session.qemu.memory(), &session.machine);
+            assert_eq!((machine.cells(), machine.cpus), (cells, cpus));
+            let (_, live) = machine.live_set(memory).unwrap();
+            assert_eq!(live.len(), cells, "all cells are in the live set");
+            let mut counted = 0;
+            for cell in 0..cells {
+                assert_eq!(machine.cell(memory, cell).unwrap().incarnation, 1);
+                let own = machine.cpus_of(memory, cell).unwrap();
+                assert!(
+                    own.iter().all(|cpu| cpu.state == CpuState::Running),
+                    "cell {cell}: {own:?}"
+                );
+                counted += own.len();
+            }
+            assert_eq!(counted, cpus, "every CPU belongs to one cell");
+            for (one, two) in machine.regions.iter().zip(machine.regions.iter().skip(1)) {
+                assert!(one.end <= two.start, "regions do not overlap");
+            }
+        },
+    );
+}
+
+#[test]
+fn eight_cpus_come_up_as_four_cells() {
+    boots(4, 8);
+}
+
+#[test]
+fn one_cell_has_the_machine_to_itself() {
+    boots(1, 2);
+}
+
+#[test]
+fn two_cells() {
+    boots(2, 4);
+}
+
+#[test]
+fn eight_cells_of_one_cpu_each() {
+    boots(8, 8);
+}
+
+#[test]
+fn cpus_that_do_not_divide_evenly_are_all_used() {
+    boots(3, 7);
+}
+
+#[test]
+fn the_best_back_end_is_chosen_and_another_can_be_asked_for() {
+    for (firewall, expected) in [("auto", BackEnd::Npt), ("paging", BackEnd::Paging)] {
+        let machine = Machine {
+            firewall: firewall.into(),
+            ..Machine::default()
+        };
+        with_machine(machine, |session, _| {
+            assert_eq!(session.machine.back_end, expected);
+        });
+    }
+}
