@@ -54,6 +54,10 @@ pub struct Settings {
     pub discard: u32,
     /// Worker threads per cell.
     pub workers: u32,
+    /// Microseconds for which a worker rests after each operation.
+    pub rest_microseconds: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// Seed of the workload.
     pub seed: u64,
 }
@@ -66,7 +70,7 @@ impl Handover {
 }
 
 const _: () = {
-    assert!(size_of::<Settings>() == 32);
+    assert!(size_of::<Settings>() == 40);
     assert!(core::mem::offset_of!(Handover, region) == 40);
-    assert!(size_of::<Handover>() == 104);
+    assert!(size_of::<Handover>() == 112);
 };

@@ -46,7 +46,7 @@ pub struct Parameters {
     pub cells: usize,
     /// `firewall=auto|npt|paging`.
     pub firewall: Firewall,
-    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `seed=`.
+    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
     pub settings: Settings,
 }
 
@@ -62,6 +62,8 @@ impl Parameters {
             call_milliseconds: 30,
             discard: Discard::Written as u32,
             workers: 2,
+            rest_microseconds: 8000,
+            reserved: 0,
             seed: 1995,
         },
     };
@@ -88,6 +90,10 @@ impl Parameters {
             "writable or written: which pages of a dead cell's grants are discarded",
         ),
         ("workers", "0 to 16: worker threads per cell"),
+        (
+            "rest",
+            "0 to 1000000: microseconds for which a worker rests after each operation",
+        ),
         ("seed", "a number: seed of the workload"),
     ];
 
@@ -146,6 +152,7 @@ impl Parameters {
                 } as u32;
             }
             "workers" => settings.workers = number(value, 0, 16)? as u32,
+            "rest" => settings.rest_microseconds = number(value, 0, 1_000_000)? as u32,
             "seed" => settings.seed = number(value, 0, u64::MAX)?,
             _ => return None,
         }

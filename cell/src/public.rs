@@ -86,6 +86,8 @@ pub struct PublicHeader {
     /// The time of the cell's newest timer tick, in nanoseconds of [`crate::Instant`]: from it the runner learns how
     /// the machine's clock and the host's compare.
     pub now: AtomicU64,
+    /// A word that a measurement bounces between two cells.
+    pub bounce: AtomicU64,
 }
 
 /// Bytes of epitaph text.

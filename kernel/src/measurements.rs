@@ -1,5 +1,7 @@
 //! The operations whose costs `bench` measures.
 
+mod calls;
+
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -30,6 +32,8 @@ pub(crate) const ALL: &[fn(&mut Recorder)] = &[
     firewall,
     threads,
     wake_up,
+    calls::ping_pong,
+    calls::null_calls,
 ];
 
 fn small_things(recorder: &mut Recorder) {

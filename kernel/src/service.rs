@@ -2,14 +2,17 @@
 //!
 //! # Invariants
 //! 1. No service blocks, waits for another cell, or runs for longer than a small part of a tick.
-//! 2. Every CPU of the cell runs every service; each sees to it that two CPUs in it at once do no harm.
+//! 2. Any CPU of the cell may run any service; each sees to it that two CPUs in it at once do no harm.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::calls::rings;
 use crate::cpu::secondary;
 use crate::liveness::agent;
-use crate::{bench, console, faults};
+use crate::own::own;
+use crate::{bench, clock, console, faults};
 
-/// On each timer tick of each CPU, in this order.
+/// Once per tick, on whichever CPU ticks first, in this order.
 const AT_TICK: &[fn()] = &[
     faults::at_tick,
     rings::at_tick,
@@ -19,11 +22,24 @@ const AT_TICK: &[fn()] = &[
     bench::at_tick,
 ];
 
+/// When the services of a tick last ran, in nanoseconds.
+static LAST_ROUND: AtomicU64 = AtomicU64::new(0);
+
 /// When somebody rang the doorbell.
 const AT_DOORBELL: &[fn()] = &[agent::step, rings::poll_all];
 
-/// Runs the services of a timer tick.
+/// Runs the services of a timer tick, unless another CPU of the cell just did: once per tick is enough for the cell, and a CPU
+/// that stops leaves them to the others.
 pub fn at_tick() {
+    let period = u64::from(own().settings.tick_microseconds) * 1000;
+    let now = clock::now().0;
+    let last = LAST_ROUND.load(Ordering::Relaxed);
+    let is_due = now.saturating_sub(last) >= period * 3 / 4;
+    let is_mine =
+        || LAST_ROUND.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    if !is_due || !is_mine() {
+        return;
+    }
     for service in AT_TICK {
         service();
     }

@@ -15,6 +15,7 @@ use crate::fault::channels::Channels;
 use crate::fault::host::{inject, thaw};
 use crate::fault::plan::{Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
+use crate::guest::symbols::Functions;
 use crate::interrupt;
 use crate::observation::{CellSnapshot, End, Injected, Note, Observation};
 use crate::output::Progress;
@@ -244,6 +245,10 @@ impl<'a> Run<'a> {
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
+        let functions = Functions::read(&self.session.images.kernel)?;
+        let explained = |(life, text): (_, String)| (life, functions.explain(&text));
+        let epitaphs = std::mem::take(&mut self.watch.epitaphs);
+        let epitaphs = epitaphs.into_iter().map(explained).collect();
         Ok(Observation {
             boot_time: self.session.boot_time,
             injected: self.injected,
@@ -259,7 +264,7 @@ impl<'a> Run<'a> {
             progressing: self.settled.progressing(&after, self.works),
             after,
             lives: self.watch.lives,
-            epitaphs: self.watch.epitaphs,
+            epitaphs,
             live_set,
             works: self.works,
             end,

@@ -131,6 +131,13 @@ impl Observation {
         CellSet::first(self.before.len()).minus(self.dead())
     }
 
+    /// How often a cell saw an attempt at agreement end with nobody expelled, from the first fault on.
+    pub fn false_alarms(&self) -> usize {
+        self.since_start()
+            .filter(|record| record.event == Event::FalseAlarm)
+            .count()
+    }
+
     /// The records from the first fault on.
     pub fn since_start(&self) -> impl Iterator<Item = &Observed> {
         let start = self.start();

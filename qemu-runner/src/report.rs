@@ -46,6 +46,7 @@ pub fn json(
         "live_set": run.live_set.iter().map(cell::CellId::index).collect::<Vec<_>>(),
         "end": end_text(&run.end),
         "epitaphs": epitaphs,
+        "false_alarms": run.false_alarms(),
         "records_lost": run.records_lost,
         "timeline": lines,
     })
@@ -101,6 +102,13 @@ pub fn text(
             end_text(&run.end)
         ),
     );
+    if run.false_alarms() > 0 {
+        let count = run.false_alarms();
+        push_line(
+            &mut text,
+            format_args!("attempts that ended in a false alarm, counted by every cell: {count}"),
+        );
+    }
     if run.records_lost > 0 {
         push_line(
             &mut text,

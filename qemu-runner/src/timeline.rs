@@ -82,10 +82,14 @@ pub fn lines(run: &Observation) -> Vec<Line> {
     lines
 }
 
-/// The lines as text.
+/// The lines as text. Suspicions and rounds of agreement are shown until work goes on; those that come later are
+/// counted, unless something comes of them.
 pub fn text(lines: &[Line]) -> String {
+    let resumed = lines.iter().find(|line| line.event == Event::Resume.name());
+    let quiet_from = resumed.map_or(f64::INFINITY, |line| line.until_ms.unwrap_or(line.at_ms));
+    let shown = |line: &&Line| line.at_ms <= quiet_from || !is_chatter(line.event);
     let mut text = String::new();
-    for line in lines.iter().take(LINES_MAX) {
+    for line in lines.iter().filter(shown).take(LINES_MAX) {
         let until = line
             .until_ms
             .map_or_else(String::new, |until| format!(" .. {until:.1}"));
@@ -95,13 +99,27 @@ pub fn text(lines: &[Line]) -> String {
             format_args!("  {time:>16} ms  {:<14} {}", line.who, line.text),
         );
     }
-    if lines.len() > LINES_MAX {
-        push_line(
-            &mut text,
-            format_args!("  ... and {} more", lines.len() - LINES_MAX),
-        );
+    let hidden = lines.len() - lines.iter().filter(shown).take(LINES_MAX).count();
+    if hidden > 0 {
+        let what = "more about suspicions that came to nothing; --json has them all";
+        push_line(&mut text, format_args!("  ... and {hidden} {what}"));
     }
     text
+}
+
+/// Whether an event is a step on the way to a decision.
+fn is_chatter(event: &str) -> bool {
+    const CHATTER: [Event; 8] = [
+        Event::Hint,
+        Event::EpochBegin,
+        Event::Opinion,
+        Event::Round,
+        Event::FalseAlarm,
+        Event::Quarantine,
+        Event::QuarantineEnd,
+        Event::BusError,
+    ];
+    CHATTER.iter().any(|chatter| chatter.name() == event)
 }
 
 fn groups(run: &Observation) -> Vec<Group> {

@@ -19,8 +19,13 @@
 //! attempt. So epochs, of which there are `EPOCHS_MAX`, are spent on changes only, and a noisy host cannot use them up.
 //!
 //! # Following the others
-//! From rest a cell joins any newer attempt. In the middle of one it moves on only if two others did, or one did and its own attempt
-//! is older than a probe may take; else a single babbler could keep everybody from ever ending one.
+//! From rest a cell joins any newer attempt. In the middle of one it does not run after a single other cell, or a babbler that starts one
+//! attempt after the other could keep everybody from ever ending any (found by the model checker):
+//! - probing, it moves on if two others did;
+//! - flooding, never; nobody waits for the words of those who moved on;
+//! - voting, if anybody did and the vote is older than half a probe.
+//!
+//! And whoever closed an attempt leaves its record as it is until the others need it no more, or for the time of a probe.
 //!
 //! # Invariants
 //! 1. A cell never votes for a set without itself. Left out of its own proposal, it waits for the seal; if its own opinion is
@@ -122,7 +127,7 @@ impl<const CELLS: usize> Agreement<CELLS> {
     }
 
     /// Ends the run. The opinions of a run that was closed stay for those who have not.
-    fn end(&mut self, phase: Phase) {
+    fn end(&mut self, phase: Phase, now: Moment) {
         let flooding = core::mem::replace(&mut self.flooding, Flooding::new());
         *self = Self {
             phase,
@@ -131,6 +136,7 @@ impl<const CELLS: usize> Agreement<CELLS> {
         };
         if phase == Phase::Closed {
             self.flooding = flooding;
+            self.since = now;
         }
     }
 
@@ -142,13 +148,15 @@ impl<const CELLS: usize> Agreement<CELLS> {
         record: &RecordCopy<CELLS>,
         sightings: &mut Sightings,
     ) {
+        if record.phase == Phase::Idle || record.ballot.epoch != self.ballot.epoch {
+            return;
+        }
+        let is_open = matches!(record.phase, Phase::Probe | Phase::Flood);
+        if is_open && record.ballot <= self.ballot {
+            sightings.lagging = sightings.lagging.with(peer);
+        }
         let ahead = record.ballot.attempt.saturating_sub(self.ballot.attempt);
-        if !self.phase.is_active()
-            || record.phase == Phase::Idle
-            || record.ballot.epoch != self.ballot.epoch
-            || record.ballot < self.ballot
-            || ahead > AHEAD_MAX
-        {
+        if !self.phase.is_active() || record.ballot < self.ballot || ahead > AHEAD_MAX {
             return;
         }
         if !self.joined.contains(peer) {
@@ -158,6 +166,8 @@ impl<const CELLS: usize> Agreement<CELLS> {
             self.progressed = self.progressed.with(peer);
         }
         if record.ballot > self.ballot {
+            // Its word about this attempt is gone; waiting for it is in vain.
+            sightings.left = sightings.left.with(peer);
             return;
         }
         if self.phase != Phase::Vote {
@@ -187,13 +197,20 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     }
 
     /// Starts a run with the hints that wait, or takes them into the probe that is going on.
-    pub(crate) fn take_up_hints<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Pace {
+    pub(crate) fn take_up_hints<S: Surroundings<CELLS>>(
+        &mut self,
+        s: &mut S,
+        sightings: &Sightings,
+    ) -> Pace {
         if self.agreement.phase.is_active() && self.agreement.phase != Phase::Probe {
             return Pace::Waiting;
         }
         let Some(first) = self.watch.first_pending() else {
             return Pace::Idle;
         };
+        if self.lingers(sightings) {
+            return Pace::Waiting;
+        }
         while let Some(hint) = self.watch.take_pending() {
             s.trace(
                 Event::Hint,
@@ -205,9 +222,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         if self.agreement.alert.is_none() {
             self.agreement.alert = Some(first);
         }
-        if !self.agreement.phase.is_active() {
-            self.begin_attempt(s, self.next_ballot());
+        if self.agreement.phase.is_active() {
+            // The probe goes on with the sightings of this step: hints that keep coming must not hold it up.
+            return Pace::Waiting;
         }
+        self.begin_attempt(s, self.next_ballot());
         Pace::Advanced
     }
 
@@ -219,13 +238,13 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     ) -> Pace {
         let [most, second] = sightings.attempts;
         let own = self.next_ballot();
-        let target = if self.agreement.phase.is_active() {
-            let is_old = self
-                .timing
-                .expired(self.agreement.began, self.now(), self.timing.probe);
-            second.max(most.filter(|_| is_old))
-        } else {
-            most
+        let is_late = |span| self.timing.expired(self.agreement.since, self.now(), span);
+        let target = match self.agreement.phase {
+            Phase::Idle => most,
+            Phase::Closed => most.filter(|_| !self.lingers(sightings)),
+            Phase::Probe => second,
+            Phase::Flood => None,
+            Phase::Vote => most.filter(|_| is_late(self.timing.probe / 2)),
         };
         let Some(attempt) = target.filter(|&attempt| attempt >= own.attempt) else {
             return Pace::Idle;
@@ -233,6 +252,13 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         self.withdraw(s);
         self.begin_attempt(s, Ballot { attempt, ..own });
         Pace::Advanced
+    }
+
+    /// Whether others still need the opinions of the attempt that we closed.
+    fn lingers(&self, sightings: &Sightings) -> bool {
+        self.agreement.phase == Phase::Closed
+            && !sightings.lagging.is_empty()
+            && !self.timing.expired(self.agreement.since, self.now(), self.timing.probe)
     }
 
     /// Makes one transition of the attempt, if one is due.
@@ -311,7 +337,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             .agreement
             .flooding
             .missing(self.me, self.live, sightings.reached);
-        let hoped_for = missing.minus(self.condemned(s));
+        let hoped_for = missing.minus(self.condemned(s)).minus(sightings.left);
         let expired = self
             .timing
             .expired(self.agreement.since, self.now(), self.timing.probe);
@@ -390,7 +416,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             [u64::from(self.agreement.ballot.epoch.0), suspects.0],
         );
         self.count_strikes(s);
-        self.agreement.end(Phase::Closed);
+        self.agreement.end(Phase::Closed, self.now());
         self.end_quarantine(s, self.live);
     }
 
@@ -399,7 +425,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         if self.agreement.phase.is_active() {
             self.count_strikes(s);
         }
-        self.agreement.end(Phase::Idle);
+        self.agreement.end(Phase::Idle, self.now());
         self.end_quarantine(s, self.live);
     }
 
@@ -408,7 +434,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         if let Some(Alert { suspect, reason }) = self.agreement.alert {
             self.watch.put(Hint { suspect, reason });
         }
-        self.agreement.end(Phase::Idle);
+        self.agreement.end(Phase::Idle, self.now());
         self.end_quarantine(s, self.live);
     }
 

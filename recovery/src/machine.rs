@@ -84,6 +84,10 @@ pub(crate) struct Sightings {
     pub(crate) reached: CellSet,
     /// Whose opinions are final.
     pub(crate) finished: CellSet,
+    /// Who moved on to a newer attempt than ours.
+    pub(crate) left: CellSet,
+    /// Who is still at it in an attempt that we closed.
+    pub(crate) lagging: CellSet,
     /// The two most advanced newer attempts, each at another cell.
     pub(crate) attempts: [Option<u32>; 2],
     /// Who reached the barriers of our recovery.
@@ -334,7 +338,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             return Pace::Idle;
         }
         let mut pace = self.follow_attempts(s, sightings);
-        pace = pace.max(self.take_up_hints(s));
+        pace = pace.max(self.take_up_hints(s, sightings));
         if pace == Pace::Advanced {
             // What was read is about an older attempt.
             return pace;

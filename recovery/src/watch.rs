@@ -236,10 +236,13 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             .long_still(watched.without(self.me), now, &self.timing)
             .iter()
         {
-            self.watch.put(Hint {
-                suspect,
-                reason: HintReason::ClockStill,
-            });
+            // A probe of it that is under way answers this too; taken up again at each step, it would never end.
+            if self.is_news(suspect) {
+                self.watch.put(Hint {
+                    suspect,
+                    reason: HintReason::ClockStill,
+                });
+            }
         }
         self.hint_all(findings.nonsense, HintReason::ClockNonsense);
         self.hint_all(unreachable, HintReason::BusError);
@@ -276,6 +279,12 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
     }
 
+    /// Whether a hint about `suspect` would tell more than that it is being probed.
+    fn is_news(&self, suspect: CellId) -> bool {
+        self.agreement.phase != crate::record::Phase::Probe
+            || !self.agreement.accused.contains(suspect)
+    }
+
     /// Takes a hint up, unless it concerns nobody or is held back.
     fn hint(&mut self, hint: Hint) {
         let own = hint.reason == HintReason::OwnCpuStalled;
@@ -284,9 +293,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
         let now = self.now().at;
         self.watch.notice(hint.suspect, now + self.timing.memory);
-        let is_new = self.agreement.phase != crate::record::Phase::Probe
-            || !self.agreement.accused.contains(hint.suspect);
-        if is_new && (hint.reason.is_proof() || !self.watch.holds_back(hint, now)) {
+        if self.is_news(hint.suspect) && (hint.reason.is_proof() || !self.watch.holds_back(hint, now)) {
             self.watch.put(hint);
         }
     }

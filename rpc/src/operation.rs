@@ -67,9 +67,15 @@ operations! {
     ReturnFrames = 8, Queued, "return frames";
     /// Writes bytes to the serial port of the receiver. Arguments: the bytes. No results.
     ConsoleWrite = 9, Queued, "console write";
-    /// Asks for what the workload of the receiver computes. Arguments and results: eight words each, which both ends
-    /// can compute.
+    /// Asks for what the workload of the receiver computes. Arguments and results: eight words
+    /// each, which both ends can compute.
     Work = 10, Interrupt, "work";
+    /// Bounces a word between two public headers, for measuring. Arguments: one word, the rounds.
+    /// No results.
+    Bounce = 11, Queued, "bounce";
+    /// Polls for a while, so that calls meet a receiver that is awake; for measuring. Arguments:
+    /// one word, milliseconds. No results.
+    Attend = 12, Queued, "attend";
 }
 
 /// Where an operation is served.

@@ -4,6 +4,8 @@
 # pages, SSE, a stack, a descriptor table. References: Multiboot Specification 0.6.96, 3.2; AMD64 APM volume 2,
 # rev. 3.41, 14.4 (initialization), 1.2.
 #
+# The x87 unit is left as reset left it: why `FNINIT` must not be used here is said in `firewall`, `svm::enter`.
+#
 # True at `multiboot_entry`: 32-bit protected mode, paging off, EAX the magic number, EBX the information.
 # True at `startup_begin`: real mode, CS:IP at the start of the page that was named in the start-up interrupt; the boot
 # CPU has been through `multiboot_entry`, so the tables exist.
@@ -103,8 +105,7 @@ enter_long_mode:
     movl $0xffffffff, %eax
     movl %eax, %edx
     wrmsr
-1:  fninit
-    movl $CR0_LONG, %eax
+1:  movl $CR0_LONG, %eax
     movl %eax, %cr0
     ret
 
@@ -191,8 +192,7 @@ startup_long:
     movl $0xffffffff, %eax
     movl %eax, %edx
     wrmsr
-1:  fninit
-    movl $CR0_LONG, %eax
+1:  movl $CR0_LONG, %eax
     movl %eax, %cr0
     lgdt entry_descriptors_pointer
     ljmp $CODE_64, $other_cpu_64

@@ -3,8 +3,8 @@
 //! A back end translates its processor's exit codes into an [`Exit`] and carries out the [`Verdict`].
 //!
 //! # Not guaranteed
-//! A stray NMI that arrives within [`KICK_ECHO_SPAN`] of an answered kick is taken for the kick's echo and dropped: two
-//! kicks in short succession can be answered by one exit.
+//! Two kicks in short succession can come as one NMI or as two. So that the second is not taken for somebody else's, as
+//! many NMIs as kicks are expected for [`ECHO_SPAN`]; a stray one in that time may be taken for a kick's.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -19,8 +19,8 @@ use super::{fence, reach};
 use crate::hypercall::{BusError, BusErrorKind};
 use crate::nested::Access;
 
-/// How long after an answered kick a further NMI counts as its echo.
-pub const KICK_ECHO_SPAN: Duration = Duration::from_millis(5);
+/// For how long NMIs are expected that belong to kicks which were answered already.
+pub const ECHO_SPAN: Duration = Duration::from_millis(200);
 
 /// An access that the tables or maps did not let through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,13 +106,12 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
-    let now = monitor.now();
-    if fence::answer_kicks(monitor, cpu) {
-        cpu.kick_answered_at.store(now.0, Ordering::Relaxed);
-        return Verdict::Resume;
-    }
+    let is_kick = fence::answer_kicks(monitor, cpu);
     let answered_at = Instant(cpu.kick_answered_at.load(Ordering::Relaxed));
-    if now.since(answered_at) < KICK_ECHO_SPAN {
+    let expected = cpu.nmis_expected.load(Ordering::Relaxed);
+    let is_echo = expected > 0 && monitor.now().since(answered_at) < ECHO_SPAN;
+    cpu.nmis_expected.store(expected.saturating_sub(1), Ordering::Relaxed);
+    if is_kick || is_echo {
         return Verdict::Resume;
     }
     monitor.trace(
@@ -128,7 +127,11 @@ fn judge_denial(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u6
         return Verdict::Resume;
     }
     let (kind, evidence, address) = match denial {
-        Denial::Write(address) if is_quarantined_write(monitor, cpu, address) => {
+        Denial::Write(address) if is_granted(monitor, cpu, address) => {
+            if !is_quarantined(monitor, cpu, address) {
+                // Between a grant, or the end of a quarantine, and its arrival in the table.
+                return Verdict::Resume;
+            }
             let kind = BusErrorKind::Quarantined as u64;
             return Verdict::BusError(BusError {
                 address: address.0,
@@ -171,11 +174,12 @@ fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
     }
 }
 
-fn is_quarantined_write(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
-    let frame = address.frame();
-    let home = monitor.table.homes().of(frame);
-    home.is_some_and(|home| {
-        monitor.table.writers(frame).contains(cpu.cell)
-            && reach::is_quarantined(monitor, home, cpu.cell)
-    })
+fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
+    let writers = monitor.table.writers(address.frame());
+    writers.contains(cpu.cell)
+}
+
+fn is_quarantined(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
+    let home = monitor.table.homes().of(address.frame());
+    home.is_some_and(|home| reach::is_quarantined(monitor, home, cpu.cell))
 }

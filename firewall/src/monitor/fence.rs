@@ -45,7 +45,14 @@ pub(crate) fn kick(monitor: &Monitor, cpu: &PerCpu) {
 pub(crate) fn answer_kicks(monitor: &Monitor, cpu: &PerCpu) -> bool {
     let entry = monitor.machine.cpu(cpu.id);
     let kicks = entry.kicks.load(Ordering::SeqCst);
-    entry.kicks_seen.swap(kicks, Ordering::SeqCst) != kicks
+    let seen = entry.kicks_seen.swap(kicks, Ordering::SeqCst);
+    let answered = kicks.wrapping_sub(seen) as u32;
+    if answered > 0 {
+        // Each kick was, or is about to be, followed by its NMI.
+        cpu.nmis_expected.fetch_add(answered, Ordering::Relaxed);
+        cpu.kick_answered_at.store(monitor.now().0, Ordering::Relaxed);
+    }
+    answered > 0
 }
 
 /// Whether nothing that was taken from `cell` before can still be used.

@@ -139,13 +139,19 @@ pub(crate) fn quarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
 
 /// Ends what [`quarantine`] began.
 pub(crate) fn unquarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
+    let open_all = || {
+        for frame in monitor.table.granted(home, suspect) {
+            monitor.nested(suspect).write_unprotect(frame);
+        }
+    };
+    // Opened before the mark goes, so that no store in between looks denied; and again after it, for what was granted
+    // under the mark meanwhile.
+    open_all();
     let entry = monitor.machine.cell(suspect);
     entry
         .quarantined_by
         .fetch_and(!CellSet::only(home).0, Ordering::SeqCst);
-    for frame in monitor.table.granted(home, suspect) {
-        monitor.nested(suspect).write_unprotect(frame);
-    }
+    open_all();
 }
 
 /// Makes the private part of `home` unreachable for every other cell.

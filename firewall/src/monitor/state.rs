@@ -151,6 +151,8 @@ pub struct PerCpu {
     pub init_sent_at: AtomicU64,
     /// When the CPU last answered a kick, in nanoseconds.
     pub kick_answered_at: AtomicU64,
+    /// NMIs of answered kicks that may still come.
+    pub nmis_expected: AtomicU32,
     /// Whether the CPU was last entered with the serial port open to it.
     pub had_uart: AtomicBool,
     /// The SVM back end's own.
@@ -191,6 +193,7 @@ impl PerCpu {
             },
             init_sent_at: AtomicU64::new(0),
             kick_answered_at: AtomicU64::new(0),
+            nmis_expected: AtomicU32::new(0),
             had_uart: AtomicBool::new(false),
             area: UnsafeCell::new(SvmArea::new()),
             paging: PagingArea::new(),

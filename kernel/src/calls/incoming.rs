@@ -13,6 +13,7 @@ use cell::CellId;
 use cell::trace::Event;
 
 use crate::calls::outgoing::{self, peer_and};
+use crate::calls::partner;
 use crate::calls::rings;
 use crate::lock::Lock;
 use crate::thread::wait::WaitQueue;
@@ -86,9 +87,11 @@ fn attempt(request: &Request) -> Attempt {
             let (status, payload) = pages::serve(request);
             Attempt::Reply(status, payload)
         }
-        Operation::ReleasePage | Operation::ReturnFrames | Operation::ConsoleWrite => {
-            Attempt::MustBlock
-        }
+        Operation::ReleasePage
+        | Operation::ReturnFrames
+        | Operation::ConsoleWrite
+        | Operation::Bounce
+        | Operation::Attend => Attempt::MustBlock,
     }
 }
 
@@ -113,6 +116,7 @@ fn carry_out(request: &Request) -> (ReplyStatus, Payload) {
             console::remote::show(request.from, &bytes[..request.payload.len()]);
             (ReplyStatus::Done, Payload::EMPTY)
         }
+        Operation::Bounce | Operation::Attend => partner::serve(request),
         _ => pages::serve(request),
     }
 }

@@ -8,10 +8,12 @@
 //! | [`rings`] | the endpoint over the public area: who is admitted, polling, doorbells |
 //! | [`outgoing`] | calls another cell and waits for the outcome |
 //! | [`incoming`] | serves other cells, at interrupt level or by server threads |
+//! | [`partner`] | the other end of a measurement |
 //! | [`text`] | carries console text to the owner of the serial port |
 
 pub mod incoming;
 pub mod outgoing;
+pub mod partner;
 pub mod rings;
 pub mod text;
 

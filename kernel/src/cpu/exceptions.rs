@@ -92,7 +92,10 @@ fn refine(address: PhysicalAddress, instruction: u64, kind: BusErrorKind) -> Bus
 
 fn land_or_stop(context: &mut Context, error: BusError) {
     per_cpu::this().bus_errors.fetch_add(1, Ordering::Relaxed);
-    trace::record(Event::BusError, error.address, error.kind);
+    // A quarantined store is tried again until the cells have voted; it is nothing to remember.
+    if error.kind != BusErrorKind::Quarantined as u64 {
+        trace::record(Event::BusError, error.address, error.kind);
+    }
     match copy::landing_pad(context.rip).or_else(|| port::landing_pad(context.rip)) {
         Some(pad) => {
             context.rip = pad;

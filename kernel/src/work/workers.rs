@@ -16,9 +16,6 @@ use crate::own::own;
 use crate::thread::{self, Priority};
 use crate::{clock, trace};
 
-/// How long a worker rests after each operation: the workload is there to be watched, not to fill the machine.
-const REST: Duration = Duration::from_millis(1);
-
 /// The account of this cell's workers.
 pub(super) fn record() -> &'static WorkloadRecord {
     // SAFETY: a part of the own public area, mapped for as long as the cell lives, made of atomics that any bit pattern
@@ -48,11 +45,16 @@ pub fn start() {
 }
 
 fn work(settings: WorkerSettings) {
+    let rest = Duration::from_micros(own().settings.rest_microseconds.into());
     let mut services = KernelServices;
     let mut worker = Box::new(Worker::new(settings));
     loop {
         worker.step(&mut services);
-        thread::sleep(REST);
+        if rest.is_zero() {
+            thread::yield_now();
+        } else {
+            thread::sleep(rest);
+        }
     }
 }
 

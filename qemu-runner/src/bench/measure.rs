@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::record;
 use crate::cli::BenchArguments;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::experiment;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{Plan, Strike};
@@ -24,6 +24,10 @@ use crate::watch::Detail;
 
 /// Cells with which agreement is measured.
 const AGREEMENT_CELLS: std::ops::RangeInclusive<usize> = 2..=8;
+/// Boots for one measurement before it is given up.
+const ATTEMPTS: usize = 3;
+/// Boot parameters with which operations are measured: no work beside them, and no alarm because of them.
+const QUIET: [(&str, &str); 2] = [("workers=", " workers=0"), ("hint=", " hint=1000")];
 /// Where the monitor's source lies.
 const MONITOR_SOURCES: [&str; 2] = ["boot/src", "firewall/src"];
 
@@ -36,6 +40,10 @@ pub struct Costs {
     pub cycles_per_second: u64,
     /// Milliseconds from the start of QEMU until every cell served.
     pub boot_ms: Vec<f64>,
+    /// Measurements that were thrown away because a cell was restarted in the middle.
+    pub disturbed: usize,
+    /// Measurements that the guest did not finish, and why.
+    pub failed: Vec<String>,
     /// Operations per second of all cells together, by back end.
     pub work_per_second: BTreeMap<&'static str, Vec<f64>>,
     /// Milliseconds from the first epoch's begin to the last survivor's decision, by cells.
@@ -64,45 +72,94 @@ pub fn measure(
     ];
     costs.monitor_lines = monitor_lines()?;
     for run in 1..=arguments.runs {
-        progress.step(&format!(
-            "bench run {run} of {}: operations",
-            arguments.runs
-        ));
-        operations(launch, &mut costs, progress)?;
+        let mut step = |what: &str, costs: &mut Costs, measure: Measure<'_>| {
+            progress.step(&format!("bench run {run} of {}: {what}", arguments.runs));
+            let outcome = measure(costs, &mut Progress::silent());
+            tolerate(what, outcome, costs)
+        };
+        step("operations", &mut costs, &|costs, progress| {
+            operations(launch, costs, progress)
+        })?;
         // Taken in turns, so that a change of the host's load meets both.
         for back_end in ["npt", "paging"] {
-            progress.step(&format!(
-                "bench run {run} of {}: work, {back_end}",
-                arguments.runs
-            ));
-            work(launch, back_end, arguments.work, &mut costs, progress)?;
+            step(
+                &format!("work, {back_end}"),
+                &mut costs,
+                &|costs, progress| work(launch, back_end, arguments.work, costs, progress),
+            )?;
         }
         for cells in AGREEMENT_CELLS.filter(|&cells| cells <= launch.machine.cpus) {
-            progress.step(&format!(
-                "bench run {run} of {}: {cells} cells agree",
-                arguments.runs
-            ));
-            agreement(launch, cells, &mut costs, progress)?;
+            step(
+                &format!("agreement of {cells} cells"),
+                &mut costs,
+                &|costs, progress| agreement(launch, cells, costs, progress),
+            )?;
         }
     }
     Ok(costs)
 }
 
+type Measure<'a> = &'a dyn Fn(&mut Costs, &mut Progress) -> Result<()>;
+
+/// Notes what the guest did not do, so that the other measurements are not lost with it.
+fn tolerate(what: &str, outcome: Result<()>, costs: &mut Costs) -> Result<()> {
+    match outcome {
+        Err(Error::Guest(problem)) => {
+            let first = problem.lines().next().unwrap_or_default();
+            costs.failed.push(format!("{what}: {first}"));
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Boots until a measurement is done in which no cell was restarted; a busy host can cause false alarms.
+fn undisturbed<T>(
+    launch: &Launch,
+    costs: &mut Costs,
+    progress: &mut Progress,
+    measurement: impl Fn(&Session) -> Result<Option<T>>,
+) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        let (session, _qmp) = Session::boot(launch, progress)?;
+        costs.boot_ms.push(milliseconds(session.boot_time));
+        costs.cycles_per_second = session.machine.clock.cycles_per_second;
+        let before = lives(&session)?;
+        let measured = measurement(&session)?;
+        if let Some(measured) = measured
+            && lives(&session)? == before
+        {
+            return Ok(measured);
+        }
+        costs.disturbed += 1;
+    }
+    let problem = format!("cells were restarted in each of {ATTEMPTS} measurements");
+    Err(Error::Guest(format!("{problem}: is the host busy?")))
+}
+
+fn lives(session: &Session) -> Result<Vec<u32>> {
+    let memory = session.qemu.memory();
+    let life = |cell| Ok(session.machine.cell(memory, cell)?.incarnation);
+    (0..session.machine.cells()).map(life).collect()
+}
+
 fn operations(launch: &Launch, costs: &mut Costs, progress: &mut Progress) -> Result<()> {
     let mut launch = launch.clone();
-    if !launch.machine.append.contains("workers=") {
-        launch.machine.append.push_str(" workers=0");
+    for (key, word) in QUIET {
+        if !launch.machine.append.contains(key) {
+            launch.machine.append.push_str(word);
+        }
     }
-    let (session, _qmp) = Session::boot(&launch, progress)?;
-    costs.boot_ms.push(milliseconds(session.boot_time));
-    costs.cycles_per_second = session.machine.clock.cycles_per_second;
-    for result in record::run(session.qemu.memory(), session.machine.public(0))? {
+    let results = undisturbed(&launch, costs, progress, |session| {
+        record::run(session.qemu.memory(), session.machine.public(0))
+    })?;
+    for result in results {
         let samples = result.cycles.iter().map(|&cycles| float(cycles));
-        match costs
+        let known = costs
             .operations
             .iter_mut()
-            .find(|(name, _)| *name == result.name)
-        {
+            .find(|(name, _)| *name == result.name);
+        match known {
             Some((_, all)) => all.extend(samples),
             None => costs.operations.push((result.name, samples.collect())),
         }
@@ -119,31 +176,31 @@ fn work(
 ) -> Result<()> {
     let mut launch = launch.clone();
     launch.machine.firewall = back_end.into();
-    let (session, _qmp) = Session::boot(&launch, progress)?;
-    costs.boot_ms.push(milliseconds(session.boot_time));
-    let verified = || -> Result<u64> {
-        (0..session.machine.cells())
-            .map(|cell| {
-                let public = session.machine.public(cell);
-                Ok(cells::verified(&cells::account(
-                    session.qemu.memory(),
-                    public,
-                )?))
-            })
-            .sum()
-    };
-    let (before, started) = (verified()?, Instant::now());
-    while started.elapsed() < span {
-        interrupt::check()?;
-        thread::sleep(Duration::from_millis(20));
-    }
-    let done = float(verified()?.saturating_sub(before)) / started.elapsed().as_secs_f64();
+    let rate = undisturbed(&launch, costs, progress, |session| {
+        let (before, started) = (verified(session)?, Instant::now());
+        while started.elapsed() < span {
+            interrupt::check()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        let done = verified(session)?.saturating_sub(before);
+        Ok(Some(float(done) / started.elapsed().as_secs_f64()))
+    })?;
     costs
         .work_per_second
         .entry(back_end)
         .or_default()
-        .push(done);
+        .push(rate);
     Ok(())
+}
+
+/// Operations that the workers of all cells have finished.
+fn verified(session: &Session) -> Result<u64> {
+    let memory = session.qemu.memory();
+    let of = |cell| {
+        let account = cells::account(memory, session.machine.public(cell))?;
+        Ok(cells::verified(&account))
+    };
+    (0..session.machine.cells()).map(of).sum()
 }
 
 fn agreement(

@@ -32,5 +32,9 @@ pub fn command(arguments: &BenchArguments, format: Format) -> Result<Ending> {
         Format::Json => print_json(&table::json(&setup, &costs))?,
         Format::Text => print_text(&table::text(&setup, &costs))?,
     }
-    Ok(Ending::Held)
+    Ok(if costs.failed.is_empty() {
+        Ending::Held
+    } else {
+        Ending::Violated
+    })
 }

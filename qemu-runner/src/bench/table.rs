@@ -81,6 +81,8 @@ pub fn json(setup: &Setup, costs: &Costs) -> Value {
         "setup": setup,
         "cycles_per_second": costs.cycles_per_second,
         "operations": operations,
+        "disturbed": costs.disturbed,
+        "failed": costs.failed,
         "boot_ms": summary(&costs.boot_ms),
         "work": work,
         "work_npt_to_paging": work_ratio(costs),

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use cell::PhysicalAddress;
-use object::{Object, ObjectSegment, ObjectSymbol};
+use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
+use rustc_demangle::demangle;
 
 use crate::error::{Context, Error, Result};
 
@@ -59,6 +60,58 @@ pub fn segments(image: &Path) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
+/// The functions of an ELF file, by address.
+#[derive(Debug, Default)]
+pub struct Functions {
+    /// Start, end, name; in ascending order.
+    ranges: Vec<(u64, u64, String)>,
+}
+
+impl Functions {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] if the file is no ELF file.
+    pub fn read(image: &Path) -> Result<Self> {
+        let data = read(image)?;
+        let elf = parse(image, &data)?;
+        let functions = elf
+            .symbols()
+            .filter(|symbol| symbol.kind() == SymbolKind::Text);
+        let mut ranges: Vec<(u64, u64, String)> = functions
+            .filter_map(|symbol| {
+                let name = format!("{:#}", demangle(symbol.name().ok()?));
+                Some((symbol.address(), symbol.address() + symbol.size(), name))
+            })
+            .collect();
+        ranges.sort();
+        Ok(Self { ranges })
+    }
+
+    /// The function that holds an address.
+    pub fn name(&self, address: u64) -> Option<&str> {
+        let after = self
+            .ranges
+            .partition_point(|(start, _, _)| *start <= address);
+        let (_, end, name) = self.ranges.get(after.checked_sub(1)?)?;
+        (address < *end).then_some(name)
+    }
+
+    /// A text with names in place of the addresses of functions.
+    pub fn explain(&self, text: &str) -> String {
+        let explain = |word: &str| {
+            let address = word
+                .strip_prefix("0x")
+                .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            address
+                .and_then(|address| self.name(address))
+                .unwrap_or(word)
+                .to_string()
+        };
+        text.split(' ').map(explain).collect::<Vec<_>>().join(" ")
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).context(|| format!("reading {}", path.display()))
 }
@@ -66,4 +119,17 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn parse<'a>(path: &Path, data: &'a [u8]) -> Result<object::File<'a>> {
     let bad = |error| Error::Guest(format!("{}: {error}", path.display()));
     object::File::parse(data).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_inside_functions_get_names() {
+        let ranges = vec![(0x10, 0x20, "one".into()), (0x20, 0x28, "two".into())];
+        let functions = Functions { ranges };
+        let text = functions.explain("stack: 0x1f 0x20 0x28 0xzz 5");
+        assert_eq!(text, "stack: one two 0x28 0xzz 5");
+    }
 }

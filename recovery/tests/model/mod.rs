@@ -11,7 +11,7 @@ use world::{Character, Health, Violation, World};
 const CRASH_EFFECTS: [u32; 3] = [1, 2, 4];
 
 /// Slots after which any fault has been noticed, if it ever will be.
-const NOTICED_SLOTS: u32 = 4;
+const NOTICED_SLOTS: u32 = 6;
 
 /// In which orders the cells take their steps within a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +31,15 @@ pub(crate) enum Death {
     Panic,
 }
 
+/// How a run has to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// Everybody who runs is back to ordinary work with everybody else who runs.
+    Settled,
+    /// No matter how: nobody can tell the liar from its victim.
+    Open,
+}
+
 /// What may happen in a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario<const N: usize> {
@@ -45,8 +54,9 @@ pub(crate) struct Scenario<const N: usize> {
     pub(crate) missed_reads: u8,
     /// After this slot nothing bad happens any more.
     pub(crate) last_fault: u32,
-    /// At this slot everything must have settled.
+    /// At this slot the run must have come to its ending.
     pub(crate) horizon: u32,
+    pub(crate) ending: Ending,
 }
 
 impl<const N: usize> Scenario<N> {
@@ -60,7 +70,8 @@ impl<const N: usize> Scenario<N> {
             stalls: 0,
             missed_reads: 0,
             last_fault: 0,
-            horizon: 10,
+            horizon: 60,
+            ending: Ending::Settled,
         }
     }
 }
@@ -109,12 +120,13 @@ impl<const N: usize> Scenario<N> {
     fn is_over(&self, state: &State<N>) -> bool {
         let world = &state.world;
         let is_quiet = world.is_settled() && world.done.is_empty();
-        let is_noticed = state
-            .disturbed
-            .is_some_and(|fault| world.slot > fault + NOTICED_SLOTS);
-        let no_more = state.deaths == 0 && state.stalls == 0 && state.missed_reads == 0
-            || world.slot > self.last_fault;
-        world.violation.is_some() || world.slot >= self.horizon || is_quiet && is_noticed && no_more
+        let is_honest = world.cells.iter().all(|it| it.character == Character::Honest);
+        let is_noticed = state.disturbed.is_none_or(|fault| world.slot > fault + NOTICED_SLOTS);
+        let none_left = state.deaths == 0 && state.stalls == 0 && state.missed_reads == 0;
+        let no_more = is_honest && (none_left || world.slot > self.last_fault);
+        world.violation.is_some()
+            || world.slot >= self.horizon
+            || is_quiet && is_noticed && no_more
     }
 
     fn faults(&self, state: &State<N>, cell: CellId, actions: &mut Vec<Action>) {
@@ -241,12 +253,14 @@ impl<const N: usize> Model for Scenario<N> {
             Property::always(
                 "everything has settled at the horizon",
                 |model: &Self, state: &State<N>| {
-                    state.world.slot < model.horizon || state.world.is_settled()
+                    model.ending == Ending::Open
+                        || state.world.slot < model.horizon
+                        || state.world.is_settled()
                 },
             ),
             Property::sometimes(
-                "everything settles after a fault",
-                |_: &Self, state: &State<N>| state.disturbed.is_some() && state.world.is_settled(),
+                "all is well again after a change of the live set",
+                |_: &Self, state: &State<N>| state.world.history.len() > 1 && state.world.is_settled(),
             ),
         ]
     }

@@ -28,7 +28,7 @@ pub(crate) const SLOT: Duration = Duration::from_millis(10);
 /// words at the start of each span would multiply the states.
 pub(crate) const TIMING: Timing = Timing {
     tick: SLOT,
-    hint: Duration::from_millis(20),
+    hint: Duration::from_millis(40),
     rate: Duration::MAX,
     probe: Duration::from_millis(40),
     vote: Duration::from_millis(60),
@@ -193,6 +193,18 @@ impl<const N: usize> World<N> {
         self.live() == self.up() && self.live().iter().all(is_calm)
     }
 
+    /// One line per cell, for reading counterexamples.
+    pub(crate) fn summary(&self) -> String {
+        let line = |entry: &Cell<N>| {
+            let shown = entry.record.map(|record| {
+                let ballot = (record.ballot.epoch.0, record.ballot.attempt);
+                (record.phase, ballot, record.round, record.known, record.stage)
+            });
+            format!("\n      {:?} {:?} {shown:?}", entry.health, entry.state)
+        };
+        self.cells.iter().map(line).collect()
+    }
+
     /// The next slot begins.
     pub(crate) fn tick(&mut self) {
         self.slot += 1;
@@ -313,6 +325,9 @@ impl<const N: usize> World<N> {
             entry.state = CellState::Expelled;
             entry.expelled_in = self.slot;
             for survivor in proposal.iter() {
+                // The quarantines of a home end with it.
+                let quarantined_by = &mut self.cells[survivor.index()].quarantined_by;
+                *quarantined_by = quarantined_by.without(dead);
                 self.cells[survivor.index()].owes[dead.index()] = Some(epoch);
             }
         }

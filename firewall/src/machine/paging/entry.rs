@@ -4,9 +4,10 @@
 //!
 //! # Entry of `hypercall`
 //! True on entry: ring 0, the kernel's own tables; RAX, RDI, RSI, RDX, RCX as [`crate::hypercall`] says; 1 KiB of stack.
-//! Not known: whether interrupts are on. Phases: (1) save the kernel's registers and FP state on its stack; (2) save
+//! Not known: whether interrupts are on. Phases: (1) save the kernel's registers and SSE state on its stack; (2) save
 //! its descriptor table registers; (3) switch tables, stack and descriptor tables to the monitor's; (4) answer;
-//! (5) the same way back. **Not** saved: the task register; the monitor uses no interrupt stack.
+//! (5) the same way back. **Not** saved: the task register (the monitor uses no interrupt stack) and the x87 registers (it
+//! does not touch them; why not by `FXSAVE` is said in `svm::enter`).
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -68,14 +69,30 @@ pub(super) unsafe extern "C" fn hypercall() {
         "push rdi",
         "push rax",
         "mov rbp, rsp",
-        // (2) RBX: descriptor tables, R12: FP state, R13: root
+        // (2) RBX: descriptor tables, R12: SSE state, R13: root
         "sub rsp, 32",
         "sgdt [rsp]",
         "sidt [rsp + 16]",
         "mov rbx, rsp",
         "and rsp, -16",
-        "sub rsp, 512",
-        "fxsave64 [rsp]",
+        "sub rsp, 272",
+        "movaps [rsp + 0], xmm0",
+        "movaps [rsp + 16], xmm1",
+        "movaps [rsp + 32], xmm2",
+        "movaps [rsp + 48], xmm3",
+        "movaps [rsp + 64], xmm4",
+        "movaps [rsp + 80], xmm5",
+        "movaps [rsp + 96], xmm6",
+        "movaps [rsp + 112], xmm7",
+        "movaps [rsp + 128], xmm8",
+        "movaps [rsp + 144], xmm9",
+        "movaps [rsp + 160], xmm10",
+        "movaps [rsp + 176], xmm11",
+        "movaps [rsp + 192], xmm12",
+        "movaps [rsp + 208], xmm13",
+        "movaps [rsp + 224], xmm14",
+        "movaps [rsp + 240], xmm15",
+        "stmxcsr [rsp + 256]",
         "mov r12, rsp",
         "mov r13, cr3",
         // (3) the request goes by registers: the kernel's stack goes out of sight
@@ -109,7 +126,23 @@ pub(super) unsafe extern "C" fn hypercall() {
         "call {answer}",
         // (5) RAX: status, RDX: value
         "mov cr3, r13",
-        "fxrstor64 [r12]",
+        "movaps xmm0, [r12 + 0]",
+        "movaps xmm1, [r12 + 16]",
+        "movaps xmm2, [r12 + 32]",
+        "movaps xmm3, [r12 + 48]",
+        "movaps xmm4, [r12 + 64]",
+        "movaps xmm5, [r12 + 80]",
+        "movaps xmm6, [r12 + 96]",
+        "movaps xmm7, [r12 + 112]",
+        "movaps xmm8, [r12 + 128]",
+        "movaps xmm9, [r12 + 144]",
+        "movaps xmm10, [r12 + 160]",
+        "movaps xmm11, [r12 + 176]",
+        "movaps xmm12, [r12 + 192]",
+        "movaps xmm13, [r12 + 208]",
+        "movaps xmm14, [r12 + 224]",
+        "movaps xmm15, [r12 + 240]",
+        "ldmxcsr [r12 + 256]",
         "lgdt [rbx]",
         "lidt [rbx + 16]",
         "mov rsp, rbp",

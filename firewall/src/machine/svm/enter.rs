@@ -8,18 +8,24 @@
 //! on a stack that no red zone is in use of; (6) restore the host.
 //!
 //! The processor saves and restores RAX, RSP, RIP, RFLAGS, CS, SS, CR0, CR3, CR4, EFER, GDTR, IDTR of the host
-//! (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and x87/SSE state, which the monitor does not rely on
-//! across an entry; debug registers DR0 to DR3, which the monitor does not use.
+//! (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and SSE state, which the monitor does not rely on
+//! across an entry; debug registers DR0 to DR3, which the monitor does not use. The x87 registers stay the guest's all the while.
+//!
+//! Neither `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a change of the *first*
+//! CPU's flags that is not atomic, and so undoes a `VMRUN` or `STGI` that the first CPU makes at that moment.
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
+
+/// The SSE control register after reset: every exception masked.
+const MXCSR_RESET: u32 = 0x1f80;
 
 /// The guest registers that `VMRUN` does not load (RAX and RSP are in the VMCB).
 #[repr(C, align(16))]
 #[derive(Debug)]
 pub(crate) struct GuestRegisters {
-    /// FXSAVE image.
-    pub(crate) floating_point: [u8; 512],
+    pub(crate) xmm: [u128; 16],
+    pub(crate) mxcsr: u32,
     pub(crate) rbx: u64,
     pub(crate) rcx: u64,
     pub(crate) rdx: u64,
@@ -37,15 +43,11 @@ pub(crate) struct GuestRegisters {
 }
 
 impl GuestRegisters {
-    /// All zero, with the FP state that a processor has after reset (x87 control 37Fh, MXCSR 1F80h).
+    /// All zero, but for the SSE control register, which is as after reset.
     pub(crate) const fn new() -> Self {
-        let mut floating_point = [0; 512];
-        floating_point[0] = 0x7f;
-        floating_point[1] = 0x03;
-        floating_point[24] = 0x80;
-        floating_point[25] = 0x1f;
         Self {
-            floating_point,
+            xmm: [0; 16],
+            mxcsr: MXCSR_RESET,
             rbx: 0,
             rcx: 0,
             rdx: 0,
@@ -82,7 +84,23 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         "push rsi",
         // (2)
         "mov rax, rdi",
-        "fxrstor64 [rsi + {fp}]",
+        "movaps xmm0, [rsi + {xmm} + 0]",
+        "movaps xmm1, [rsi + {xmm} + 16]",
+        "movaps xmm2, [rsi + {xmm} + 32]",
+        "movaps xmm3, [rsi + {xmm} + 48]",
+        "movaps xmm4, [rsi + {xmm} + 64]",
+        "movaps xmm5, [rsi + {xmm} + 80]",
+        "movaps xmm6, [rsi + {xmm} + 96]",
+        "movaps xmm7, [rsi + {xmm} + 112]",
+        "movaps xmm8, [rsi + {xmm} + 128]",
+        "movaps xmm9, [rsi + {xmm} + 144]",
+        "movaps xmm10, [rsi + {xmm} + 160]",
+        "movaps xmm11, [rsi + {xmm} + 176]",
+        "movaps xmm12, [rsi + {xmm} + 192]",
+        "movaps xmm13, [rsi + {xmm} + 208]",
+        "movaps xmm14, [rsi + {xmm} + 224]",
+        "movaps xmm15, [rsi + {xmm} + 240]",
+        "ldmxcsr [rsi + {guest_mxcsr}]",
         "mov rbx, [rsi + {rbx}]",
         "mov rcx, [rsi + {rcx}]",
         "mov rdx, [rsi + {rdx}]",
@@ -118,7 +136,23 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         "mov [rdi + {r15}], r15",
         "pop rax",
         "mov [rdi + {rdi}], rax",
-        "fxsave64 [rdi + {fp}]",
+        "movaps [rdi + {xmm} + 0], xmm0",
+        "movaps [rdi + {xmm} + 16], xmm1",
+        "movaps [rdi + {xmm} + 32], xmm2",
+        "movaps [rdi + {xmm} + 48], xmm3",
+        "movaps [rdi + {xmm} + 64], xmm4",
+        "movaps [rdi + {xmm} + 80], xmm5",
+        "movaps [rdi + {xmm} + 96], xmm6",
+        "movaps [rdi + {xmm} + 112], xmm7",
+        "movaps [rdi + {xmm} + 128], xmm8",
+        "movaps [rdi + {xmm} + 144], xmm9",
+        "movaps [rdi + {xmm} + 160], xmm10",
+        "movaps [rdi + {xmm} + 176], xmm11",
+        "movaps [rdi + {xmm} + 192], xmm12",
+        "movaps [rdi + {xmm} + 208], xmm13",
+        "movaps [rdi + {xmm} + 224], xmm14",
+        "movaps [rdi + {xmm} + 240], xmm15",
+        "stmxcsr [rdi + {guest_mxcsr}]",
         "push {mxcsr}",
         "ldmxcsr [rsp]",
         "add rsp, 8",
@@ -134,7 +168,8 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         "pop rbx",
         "pop rbp",
         "ret",
-        fp = const offset_of!(GuestRegisters, floating_point),
+        xmm = const offset_of!(GuestRegisters, xmm),
+        guest_mxcsr = const offset_of!(GuestRegisters, mxcsr),
         rbx = const offset_of!(GuestRegisters, rbx),
         rcx = const offset_of!(GuestRegisters, rcx),
         rdx = const offset_of!(GuestRegisters, rdx),
@@ -149,6 +184,6 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         r13 = const offset_of!(GuestRegisters, r13),
         r14 = const offset_of!(GuestRegisters, r14),
         r15 = const offset_of!(GuestRegisters, r15),
-        mxcsr = const 0x1f80,
+        mxcsr = const MXCSR_RESET,
     );
 }

@@ -37,7 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Serve),
         6 => Just(Step::Poll),
         2 => (1u64..40).prop_map(Step::Wait),
-        2 => (0usize..2, fault, 1u64..4).prop_map(|(side, fault, n)| Step::Mischief(side, fault, n)),
+        2 => (0usize..2, fault, 1u64..4)
+            .prop_map(|(side, fault, count)| Step::Mischief(side, fault, count)),
         1 => (0usize..2, queue, 0..SLOTS as usize, 0usize..16, any::<u64>())
             .prop_map(|(side, queue, slot, word, value)| {
                 Step::Damage(side, queue, slot, word, value)
