@@ -13,7 +13,7 @@
 mod model;
 
 use model::world::{Character, cell};
-use model::{Death, Ending, Orders, Scenario};
+use model::{Death, Ending, AllOrdersUntil, Scenario};
 use stateright::{Checker, Expectation, Model};
 
 /// Checks all properties in all states; returns how many there are.
@@ -40,7 +40,8 @@ fn check<const N: usize>(scenario: Scenario<N>) -> usize {
 }
 
 fn with_liar<const N: usize>(liar: Character) -> Scenario<N> {
-    let mut scenario = Scenario::calm();
+    let orders = AllOrdersUntil(5);
+    let mut scenario = Scenario { orders, ..Scenario::calm() };
     scenario.characters[0] = liar;
     scenario
 }
@@ -133,13 +134,13 @@ fn three_cells_one_clock_runs_fast() {
 
 #[test]
 fn four_cells_two_halt() {
-    let orders = Orders::Alternating;
+    let orders = AllOrdersUntil(0);
     let scenario = Scenario::<4> { orders, deaths: 2, last_fault: 16, ..Scenario::calm() };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn four_cells_one_slanders() {
-    let orders = Orders::Alternating;
+    let orders = AllOrdersUntil(0);
     assert_eq!(check(Scenario { orders, ..with_liar::<4>(Character::Slanders(cell::<4>(1))) }), 6);
 }

@@ -13,14 +13,10 @@ const CRASH_EFFECTS: [u32; 3] = [1, 2, 4];
 /// Slots after which any fault has been noticed, if it ever will be.
 const NOTICED_SLOTS: u32 = 6;
 
-/// In which orders the cells take their steps within a slot.
+/// In which orders the cells take their steps within a slot: up to (not including) this slot in every order, then upward in even
+/// slots and downward in odd ones. The sooner, the fewer states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Orders {
-    /// In every order.
-    All,
-    /// Upward or downward, by the slot's number: for machines too large for more.
-    Alternating,
-}
+pub(crate) struct AllOrdersUntil(pub(crate) u32);
 
 /// How a cell dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +40,7 @@ pub(crate) enum Ending {
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario<const N: usize> {
     pub(crate) characters: [Character; N],
-    pub(crate) orders: Orders,
+    pub(crate) orders: AllOrdersUntil,
     pub(crate) death: Death,
     /// Cells that may die, at most; the first before slot 4, the others until `last_fault`.
     pub(crate) deaths: u8,
@@ -64,7 +60,7 @@ impl<const N: usize> Scenario<N> {
     pub(crate) fn calm() -> Self {
         Self {
             characters: [Character::Honest; N],
-            orders: Orders::All,
+            orders: AllOrdersUntil(u32::MAX),
             death: Death::Halt,
             deaths: 0,
             stalls: 0,
@@ -108,13 +104,14 @@ impl<const N: usize> Scenario<N> {
     /// The cells whose turn it can be.
     fn candidates(&self, world: &World<N>) -> CellSet {
         let left = world.up().minus(world.done);
-        match self.orders {
-            Orders::All => left,
-            Orders::Alternating if world.slot.is_multiple_of(2) => {
-                left.lowest().map_or(left, CellSet::only)
-            }
-            Orders::Alternating => left.iter().last().map_or(left, CellSet::only),
-        }
+        let first = if world.slot < self.orders.0 {
+            return left;
+        } else if world.slot.is_multiple_of(2) {
+            left.lowest()
+        } else {
+            left.iter().last()
+        };
+        first.map_or(left, CellSet::only)
     }
 
     fn is_over(&self, state: &State<N>) -> bool {

@@ -181,7 +181,7 @@ impl<const N: usize> World<N> {
             .collect()
     }
 
-    /// Whether everybody is back to ordinary work with everybody who runs.
+    /// Whether everybody is back to ordinary work with everybody who runs, or nobody is left.
     pub(crate) fn is_settled(&self) -> bool {
         let is_calm = |cell: CellId| {
             let cell = &self.cells[cell.index()];
@@ -190,7 +190,7 @@ impl<const N: usize> World<N> {
                 && cell.quarantined_by.intersection(self.live()).is_empty()
                 && cell.machine.membership() == (self.epoch(), self.live())
         };
-        self.live() == self.up() && self.live().iter().all(is_calm)
+        self.up().is_empty() || self.live() == self.up() && self.live().iter().all(is_calm)
     }
 
     /// One line per cell, for reading counterexamples.
