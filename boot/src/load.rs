@@ -48,6 +48,10 @@ const WINDOW_SLOT: u64 = WINDOW >> 39 & (ENTRIES - 1);
 const IMAGE_SLOT: u64 = IMAGE_BASE >> 39 & (ENTRIES - 1);
 const IMAGE_UPPER_SLOT: u64 = IMAGE_BASE >> 30 & (ENTRIES - 1);
 
+const PAGE_WORDS: usize = PAGE_SIZE as usize / size_of::<u64>();
+/// A page of an image.
+type PageWords = [u64; PAGE_WORDS];
+
 /// Regions in the memory map of a kernel: used, free.
 const REGIONS: usize = 2;
 
@@ -141,17 +145,39 @@ impl KernelLoader {
         .ok_or(LoadError::TooLarge)
     }
 
+    /// Makes the copy equal to the pristine image, page by page, and leaves pages alone that are: on a reboot that is most
+    /// of them, and an emulator need not translate the code on them again.
     fn copy_image(&self, plan: &Plan) {
-        // SAFETY: the plan lies in the region (invariant 2), identity-mapped.
-        unsafe { ptr::write_bytes(plan.image.0 as *mut u8, 0, self.image.span as usize) };
-        for segment in self.image.segments() {
-            let target = (plan.image.0 + segment.offset) as *mut u8;
-            // SAFETY: the segment lies within the image's span (checked when the file was read), which the plan holds;
-            // the module is elsewhere (invariant 1).
-            unsafe {
-                ptr::copy_nonoverlapping(segment.bytes.as_ptr(), target, segment.bytes.len());
+        for page in 0..self.image.span / PAGE_SIZE {
+            let pristine = self.pristine_page(page * PAGE_SIZE);
+            let copy = (plan.image.0 + page * PAGE_SIZE) as *mut PageWords;
+            // SAFETY: the plan lies in the region (invariant 2), identity-mapped, and pages are aligned; nobody else uses it.
+            let copy = unsafe { &mut *copy };
+            if pristine
+                .iter()
+                .zip(copy.iter())
+                .any(|(one, other)| one != other)
+            {
+                *copy = pristine;
             }
         }
+    }
+
+    /// The image's page at `offset`: bytes from the file where a segment has some, else zeroes.
+    fn pristine_page(&self, offset: u64) -> PageWords {
+        let mut page = [0; PAGE_WORDS];
+        for segment in self.image.segments() {
+            let Some(skip) = offset.checked_sub(segment.offset) else {
+                continue;
+            };
+            let bytes = segment.bytes.get(skip as usize..).unwrap_or(&[]);
+            for (word, chunk) in page.iter_mut().zip(bytes.chunks(size_of::<u64>())) {
+                let mut filled = [0; size_of::<u64>()];
+                filled[..chunk.len()].copy_from_slice(chunk);
+                *word = u64::from_le_bytes(filled);
+            }
+        }
+        page
     }
 
     /// Builds the kernel's page tables; returns their root.
@@ -323,7 +349,8 @@ impl Loader for KernelLoader {
     }
 }
 
-/// Clears what a new life writes afresh (invariant 3).
+/// Clears what a new life writes afresh (invariant 3). The rings are the new life's to clear: what they say of the old
+/// one is marked as such.
 fn clear_public_area(start: PhysicalAddress) {
     let clear = |from: u64, to: u64| {
         let first = public::part(start, from).0 as *mut u8;
@@ -331,7 +358,7 @@ fn clear_public_area(start: PhysicalAddress) {
         unsafe { ptr::write_bytes(first, 0, (to - from) as usize) };
     };
     clear(0, public::EPITAPH_OFFSET);
-    clear(public::FAULT_OFFSET, public::TRACE_OFFSET);
+    clear(public::FAULT_OFFSET, public::RINGS_OFFSET);
 }
 
 /// Hands out zeroed pages for tables.

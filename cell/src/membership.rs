@@ -222,7 +222,10 @@ impl Membership {
     }
 
     fn read_votes(&self, epoch: Epoch, live: CellSet) -> Reading {
-        let mut reading = Reading { votes: [None; CELLS_MAX], versions: [0; CELLS_MAX] };
+        let mut reading = Reading {
+            votes: [None; CELLS_MAX],
+            versions: [0; CELLS_MAX],
+        };
         for cell in live.iter() {
             let vote = &self.votes[cell.index()];
             reading.versions[cell.index()] = vote.version.load(Ordering::SeqCst);
@@ -377,7 +380,10 @@ mod tests {
             vote(0, Epoch(EPOCHS_MAX as u32), 1),
             Err(VoteError::Exhausted)
         );
-        assert_eq!(vote(1, Epoch(0), 0b10), Err(VoteError::Sealed(CellSet(0b11))));
+        assert_eq!(
+            vote(1, Epoch(0), 0b10),
+            Err(VoteError::Sealed(CellSet(0b11)))
+        );
     }
 
     #[test]

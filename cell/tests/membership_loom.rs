@@ -7,7 +7,11 @@
 //! [`PREEMPTIONS`] preemptions, which keeps a run under a minute).
 
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may stop at a broken assumption")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test may stop at a broken assumption"
+)]
 
 use cell::membership::{Membership, VoteError};
 use cell::{CellId, CellSet, Epoch};
@@ -191,7 +195,9 @@ fn a_join_and_a_seal_take_different_epochs() {
     model.check(move || {
         let membership = Arc::new(Membership::new());
         membership.start(ALL);
-        membership.vote(cell(0), FIRST, WITHOUT_2, WITHOUT_0).unwrap();
+        membership
+            .vote(cell(0), FIRST, WITHOUT_2, WITHOUT_0)
+            .unwrap();
         assert_eq!(membership.current(), (FIRST, WITHOUT_2));
         let joining = Arc::clone(&membership);
         let join = thread::spawn(move || program[1](&joining));
@@ -201,7 +207,10 @@ fn a_join_and_a_seal_take_different_epochs() {
         match (vote, joined) {
             // The vote came first; the join either saw that, or has to be asked again.
             (Ok(Some(CellSet(0b001))), Some(joined)) => {
-                assert_eq!((epoch, live, joined), (Epoch(3), CellSet(0b101), CellSet(0b101)));
+                assert_eq!(
+                    (epoch, live, joined),
+                    (Epoch(3), CellSet(0b101), CellSet(0b101))
+                );
             }
             (Ok(Some(CellSet(0b001))), None) => {
                 assert_eq!((epoch, live), (Epoch(2), CellSet(0b001)));

@@ -113,14 +113,21 @@ impl<'a> FirewallTable<'a> {
     /// Removes `writer` from the set of each frame. The caller has been through [`Self::check`].
     pub fn revoke(&self, frames: FrameRange, writer: CellId) {
         for frame in frames.iter() {
-            self.writers[frame.index()].fetch_and(!CellSet::only(writer).0, Ordering::SeqCst);
+            let set = &self.writers[frame.index()];
+            // Most sets are empty, and a load costs less than an atomic change.
+            if CellSet(set.load(Ordering::SeqCst)).contains(writer) {
+                set.fetch_and(!CellSet::only(writer).0, Ordering::SeqCst);
+            }
         }
     }
 
     /// Empties every set in the region of `home`: a new life of the home has granted nothing.
     pub fn forget_grants_of(&self, home: CellId) {
         for frame in self.homes.region(home).iter() {
-            self.writers[frame.index()].store(0, Ordering::SeqCst);
+            let set = &self.writers[frame.index()];
+            if set.load(Ordering::SeqCst) != 0 {
+                set.store(0, Ordering::SeqCst);
+            }
         }
     }
 

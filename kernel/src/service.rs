@@ -35,8 +35,11 @@ pub fn at_tick() {
     let now = clock::now().0;
     let last = LAST_ROUND.load(Ordering::Relaxed);
     let is_due = now.saturating_sub(last) >= period * 3 / 4;
-    let is_mine =
-        || LAST_ROUND.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    let is_mine = || {
+        LAST_ROUND
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    };
     if !is_due || !is_mine() {
         return;
     }

@@ -16,6 +16,8 @@ pub struct Latencies {
     pub first_hint: Option<f64>,
     /// The first epoch began somewhere.
     pub epoch_begun: Option<f64>,
+    /// How long the agreement itself took, from the forming of opinions to the decision, in the slowest survivor.
+    pub agreement: Option<f64>,
     /// A live set was decided, by the last survivor.
     pub decided: Option<f64>,
     /// The last survivor began to recover.
@@ -43,6 +45,7 @@ impl Latencies {
         Self {
             first_hint: hint.map(|record| span(record.at)),
             epoch_begun: first(Event::EpochBegin),
+            agreement: agreement(run, survivors),
             decided: last_of_first(run, survivors, Event::Decided).map(span),
             last_in_recovery: last_of_first(run, survivors, Event::RecoveryBegin).map(span),
             resumed: last_of_first(run, survivors, Event::Resume).map(span),
@@ -51,14 +54,15 @@ impl Latencies {
     }
 
     /// With names, in order, for output.
-    pub fn named(&self) -> [(&'static str, Option<f64>); 6] {
+    pub fn named(&self) -> [(&'static str, Option<f64>); 7] {
         [
-            ("first hint", self.first_hint),
-            ("first epoch begun", self.epoch_begun),
-            ("last survivor decided", self.decided),
-            ("last survivor in recovery", self.last_in_recovery),
-            ("last survivor resumed", self.resumed),
-            ("reintegrated", self.reintegrated),
+            ("fault to first hint", self.first_hint),
+            ("fault to first epoch", self.epoch_begun),
+            ("fault to last survivor decided", self.decided),
+            ("fault to last survivor in recovery", self.last_in_recovery),
+            ("fault to last survivor resumed", self.resumed),
+            ("fault to reintegrated", self.reintegrated),
+            ("agreement alone", self.agreement),
         ]
     }
 }
@@ -89,6 +93,27 @@ fn last_of_first(run: &Observation, survivors: CellSet, event: Event) -> Option<
     };
     let times: Option<Vec<u64>> = survivors.iter().map(first).collect();
     times?.into_iter().max()
+}
+
+/// The longest time from a survivor's last opinion to its first decision; `None` if one never decided.
+fn agreement(run: &Observation, survivors: CellSet) -> Option<f64> {
+    let span = |cell: CellId| {
+        let own = |record: &&Observed| record.source == Source::Cell(cell.index());
+        let decided = run
+            .since_start()
+            .filter(own)
+            .find(|record| record.event == Event::Decided)?;
+        let opinions = run
+            .since_start()
+            .filter(own)
+            .take_while(|record| record.at <= decided.at);
+        let opinion = opinions
+            .filter(|record| record.event == Event::Opinion)
+            .last()?;
+        Some(milliseconds_between(opinion.at, decided.at))
+    };
+    let spans: Option<Vec<f64>> = survivors.iter().map(span).collect();
+    spans?.into_iter().max_by(f64::total_cmp)
 }
 
 fn reintegrated(run: &Observation, survivors: CellSet) -> Option<u64> {

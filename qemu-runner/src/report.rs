@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::commands::Setup;
-use crate::fault::plan::Plan;
+use crate::fault::plan::{Plan, Strike};
 use crate::latency::Latencies;
 use crate::observation::{End, Observation};
 use crate::output::{push_line, table};
@@ -62,24 +62,7 @@ pub fn text(
     lines: &[Line],
 ) -> String {
     let mut text = format!("{}\n", setup.text());
-    let strikes: Vec<String> = plan
-        .strikes()
-        .map(|strike| {
-            format!(
-                "{} in cell {} (seed {})",
-                strike.fault, strike.cell, strike.seed
-            )
-        })
-        .collect();
-    push_line(
-        &mut text,
-        format_args!(
-            "{}; booted in {} ms",
-            strikes.join(", then "),
-            milliseconds(run.boot_time)
-        ),
-    );
-    text.push('\n');
+    text.push_str(&strikes(plan, run));
     text.push_str(&timeline::text(lines));
     for ((cell, life), words) in &run.epitaphs {
         push_line(
@@ -87,33 +70,46 @@ pub fn text(
             format_args!("\nepitaph of cell {cell}, life {life}: {words}"),
         );
     }
-    text.push('\n');
     let times = latencies.named().into_iter().filter_map(|(name, time)| {
-        time.map(|time| vec![name.to_string(), format!("{time:>8.1} ms after the fault")])
+        time.map(|time| vec![name.to_string(), format!("{time:>8.1} ms")])
     });
-    text.push_str(&table(&times.collect::<Vec<_>>()));
-    text.push('\n');
-    text.push_str(&cells(verdict));
     push_line(
         &mut text,
-        format_args!(
-            "\nlive set at the end: {}; {}",
-            run.live_set,
-            end_text(&run.end)
-        ),
+        format_args!("\n{}", table(&times.collect::<Vec<_>>())),
     );
-    if run.false_alarms() > 0 {
-        let count = run.false_alarms();
-        push_line(
-            &mut text,
-            format_args!("attempts that ended in a false alarm, counted by every cell: {count}"),
-        );
+    text.push_str(&cells(verdict));
+    text.push_str(&ending(run, verdict));
+    text
+}
+
+fn strikes(plan: &Plan, run: &Observation) -> String {
+    let strike = |strike: &Strike| {
+        let Strike {
+            fault, cell, seed, ..
+        } = strike;
+        format!("{fault} in cell {cell} (seed {seed})")
+    };
+    let strikes: Vec<String> = plan.strikes().map(strike).collect();
+    let boot = milliseconds(run.boot_time);
+    format!("{}; booted in {boot} ms\n\n", strikes.join(", then "))
+}
+
+fn ending(run: &Observation, verdict: &Verdict) -> String {
+    let mut text = String::new();
+    let mut line = |arguments: std::fmt::Arguments<'_>| push_line(&mut text, arguments);
+    line(format_args!(
+        "\nlive set at the end: {}; {}",
+        run.live_set,
+        end_text(&run.end)
+    ));
+    let alarms = run.false_alarms();
+    if alarms > 0 {
+        line(format_args!(
+            "attempts that ended in a false alarm, seen by all cells: {alarms}"
+        ));
     }
     if run.records_lost > 0 {
-        push_line(
-            &mut text,
-            format_args!("{} trace records were lost", run.records_lost),
-        );
+        line(format_args!("{} trace records were lost", run.records_lost));
     }
     let contained = if verdict.contained {
         "contained"
@@ -121,12 +117,12 @@ pub fn text(
         "NOT contained"
     };
     let held = if verdict.held { "held" } else { "VIOLATED" };
-    push_line(
-        &mut text,
-        format_args!("verdict: {held}, {contained} ({})", outcome_text(verdict)),
-    );
+    line(format_args!(
+        "verdict: {held}, {contained} ({})",
+        outcome_text(verdict)
+    ));
     for violation in &verdict.violations {
-        push_line(&mut text, format_args!("  - {}", violation.text()));
+        line(format_args!("  - {}", violation.text()));
     }
     text
 }

@@ -59,6 +59,7 @@ fn good_run() -> Observation {
     for cell in [0, 2] {
         let delay = cell as u64;
         let source = Source::Cell(cell);
+        records.push(record(109, source, Event::Opinion, [1, 0b101]));
         records.push(record(111 + delay, source, Event::Decided, [1, 0b101]));
         records.push(record(
             112 + delay,
@@ -121,6 +122,7 @@ fn latencies_count_from_the_fault_and_to_the_last_survivor() {
         Some(8.0),
         "the hint before the fault was about another cell"
     );
+    assert_eq!(latencies.agreement, Some(4.0), "of the slowest survivor");
     assert_eq!(latencies.last_in_recovery, Some(14.0));
     assert_eq!(latencies.resumed, Some(17.0));
     assert_eq!(latencies.reintegrated, Some(52.0));

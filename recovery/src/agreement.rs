@@ -258,7 +258,9 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     fn lingers(&self, sightings: &Sightings) -> bool {
         self.agreement.phase == Phase::Closed
             && !sightings.lagging.is_empty()
-            && !self.timing.expired(self.agreement.since, self.now(), self.timing.probe)
+            && !self
+                .timing
+                .expired(self.agreement.since, self.now(), self.timing.probe)
     }
 
     /// Makes one transition of the attempt, if one is due.

@@ -293,7 +293,9 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
         let now = self.now().at;
         self.watch.notice(hint.suspect, now + self.timing.memory);
-        if self.is_news(hint.suspect) && (hint.reason.is_proof() || !self.watch.holds_back(hint, now)) {
+        if self.is_news(hint.suspect)
+            && (hint.reason.is_proof() || !self.watch.holds_back(hint, now))
+        {
             self.watch.put(hint);
         }
     }

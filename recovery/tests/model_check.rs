@@ -8,18 +8,26 @@
 //! One step per cell and slot; the first fault in the first slots (before it nothing moves), later ones up to `last_fault`. Two and three cells
 //! in every order of steps, four in alternating orders. See `model::world` for what is abstract.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may stop at a broken assumption")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test may stop at a broken assumption"
+)]
 
 mod model;
 
 use model::world::{Character, cell};
-use model::{Death, Ending, AllOrdersUntil, Scenario};
+use model::{AllOrdersUntil, Death, Ending, Scenario};
 use stateright::{Checker, Expectation, Model};
 
 /// Checks all properties in all states; returns how many there are.
 fn check<const N: usize>(scenario: Scenario<N>) -> usize {
     let checker = scenario.checker().threads(2).spawn_dfs().join();
-    println!("{} states, depth {}", checker.unique_state_count(), checker.max_depth());
+    println!(
+        "{} states, depth {}",
+        checker.unique_state_count(),
+        checker.max_depth()
+    );
     let mut broken = Vec::new();
     for (name, path) in checker.discoveries() {
         if checker.discovery_classification(name).to_string() == "counterexample" {
@@ -27,93 +35,147 @@ fn check<const N: usize>(scenario: Scenario<N>) -> usize {
             for (state, action) in path.into_vec() {
                 let action = action.map_or_else(|| "end".to_owned(), |it| format!("{it:?}"));
                 let world = &state.world;
-                println!("{:3} {} {action}{}", world.slot, world.live(), world.summary());
+                println!(
+                    "{:3} {} {action}{}",
+                    world.slot,
+                    world.live(),
+                    world.summary()
+                );
             }
         }
     }
     assert!(broken.is_empty(), "{broken:?}");
     for property in checker.model().properties() {
         let happens = checker.discovery(property.name).is_some();
-        assert!(happens || property.expectation != Expectation::Sometimes, "{}", property.name);
+        assert!(
+            happens || property.expectation != Expectation::Sometimes,
+            "{}",
+            property.name
+        );
     }
     checker.unique_state_count()
 }
 
 fn with_liar<const N: usize>(liar: Character) -> Scenario<N> {
     let orders = AllOrdersUntil(5);
-    let mut scenario = Scenario { orders, ..Scenario::calm() };
+    let mut scenario = Scenario {
+        orders,
+        ..Scenario::calm()
+    };
     scenario.characters[0] = liar;
     scenario
 }
 
 #[test]
 fn two_cells_one_halts() {
-    let scenario = Scenario::<2> { deaths: 1, last_fault: 3, ..Scenario::calm() };
+    let scenario = Scenario::<2> {
+        deaths: 1,
+        last_fault: 3,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 1);
 }
 
 #[test]
 fn two_cells_one_panics() {
-    let scenario =
-        Scenario::<2> { deaths: 1, death: Death::Panic, last_fault: 3, ..Scenario::calm() };
+    let scenario = Scenario::<2> {
+        deaths: 1,
+        death: Death::Panic,
+        last_fault: 3,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 2);
 }
 
 #[test]
 fn two_cells_one_halts_twice() {
-    let scenario = Scenario::<2> { deaths: 2, last_fault: 30, ..Scenario::calm() };
+    let scenario = Scenario::<2> {
+        deaths: 2,
+        last_fault: 30,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 3);
 }
 
 #[test]
 fn three_cells_one_halts() {
-    let scenario = Scenario::<3> { deaths: 1, last_fault: 3, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        deaths: 1,
+        last_fault: 3,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 4);
 }
 
 #[test]
 fn three_cells_one_panics() {
-    let scenario =
-        Scenario::<3> { deaths: 1, death: Death::Panic, last_fault: 3, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        deaths: 1,
+        death: Death::Panic,
+        last_fault: 3,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 5);
 }
 
 #[test]
 fn three_cells_two_panic_at_any_time() {
-    let scenario =
-        Scenario::<3> { deaths: 2, death: Death::Panic, last_fault: 14, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        deaths: 2,
+        death: Death::Panic,
+        last_fault: 14,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn three_cells_two_halt_at_any_time() {
-    let scenario = Scenario::<3> { deaths: 2, last_fault: 20, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        deaths: 2,
+        last_fault: 20,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn three_cells_miss_slots_and_reads() {
-    let scenario =
-        Scenario::<3> { stalls: 2, missed_reads: 2, last_fault: 10, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        stalls: 2,
+        missed_reads: 2,
+        last_fault: 10,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn three_cells_one_halts_and_reads_are_missed() {
-    let scenario =
-        Scenario::<3> { deaths: 1, missed_reads: 2, last_fault: 16, ..Scenario::calm() };
+    let scenario = Scenario::<3> {
+        deaths: 1,
+        missed_reads: 2,
+        last_fault: 16,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn two_cells_one_cries_wolf() {
-    let scenario = Scenario { ending: Ending::Open, ..with_liar::<2>(Character::CriesWolf(cell::<2>(1))) };
+    let scenario = Scenario {
+        ending: Ending::Open,
+        ..with_liar::<2>(Character::CriesWolf(cell::<2>(1)))
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn two_cells_one_slanders() {
-    let scenario = Scenario { ending: Ending::Open, ..with_liar::<2>(Character::Slanders(cell::<2>(1))) };
+    let scenario = Scenario {
+        ending: Ending::Open,
+        ..with_liar::<2>(Character::Slanders(cell::<2>(1)))
+    };
     assert_eq!(check(scenario), 6);
 }
 
@@ -135,12 +197,23 @@ fn three_cells_one_clock_runs_fast() {
 #[test]
 fn four_cells_two_halt() {
     let orders = AllOrdersUntil(0);
-    let scenario = Scenario::<4> { orders, deaths: 2, last_fault: 16, ..Scenario::calm() };
+    let scenario = Scenario::<4> {
+        orders,
+        deaths: 2,
+        last_fault: 16,
+        ..Scenario::calm()
+    };
     assert_eq!(check(scenario), 6);
 }
 
 #[test]
 fn four_cells_one_slanders() {
     let orders = AllOrdersUntil(0);
-    assert_eq!(check(Scenario { orders, ..with_liar::<4>(Character::Slanders(cell::<4>(1))) }), 6);
+    assert_eq!(
+        check(Scenario {
+            orders,
+            ..with_liar::<4>(Character::Slanders(cell::<4>(1)))
+        }),
+        6
+    );
 }

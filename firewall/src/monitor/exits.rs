@@ -110,7 +110,8 @@ fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
     let answered_at = Instant(cpu.kick_answered_at.load(Ordering::Relaxed));
     let expected = cpu.nmis_expected.load(Ordering::Relaxed);
     let is_echo = expected > 0 && monitor.now().since(answered_at) < ECHO_SPAN;
-    cpu.nmis_expected.store(expected.saturating_sub(1), Ordering::Relaxed);
+    cpu.nmis_expected
+        .store(expected.saturating_sub(1), Ordering::Relaxed);
     if is_kick || is_echo {
         return Verdict::Resume;
     }

@@ -50,7 +50,8 @@ pub(crate) fn answer_kicks(monitor: &Monitor, cpu: &PerCpu) -> bool {
     if answered > 0 {
         // Each kick was, or is about to be, followed by its NMI.
         cpu.nmis_expected.fetch_add(answered, Ordering::Relaxed);
-        cpu.kick_answered_at.store(monitor.now().0, Ordering::Relaxed);
+        cpu.kick_answered_at
+            .store(monitor.now().0, Ordering::Relaxed);
     }
     answered > 0
 }

@@ -27,7 +27,12 @@ fn ask_beside(peer: cell::CellId, operation: Operation, argument: u64) -> Option
     let ended = Arc::new(AtomicBool::new(false));
     let theirs = Arc::clone(&ended);
     let body = move || {
-        let _ = call_until(peer, operation, encode_word(argument), clock::now() + PATIENCE);
+        let _ = call_until(
+            peer,
+            operation,
+            encode_word(argument),
+            clock::now() + PATIENCE,
+        );
         theirs.store(true, Ordering::Release);
     };
     thread::spawn("partner", thread::Priority::Worker, body).ok()?;

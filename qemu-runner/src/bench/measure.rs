@@ -46,7 +46,7 @@ pub struct Costs {
     pub failed: Vec<String>,
     /// Operations per second of all cells together, by back end.
     pub work_per_second: BTreeMap<&'static str, Vec<f64>>,
-    /// Milliseconds from the first epoch's begin to the last survivor's decision, by cells.
+    /// Milliseconds that agreement took, by cells (see `Latencies::agreement`).
     pub agreement_ms: BTreeMap<usize, Vec<f64>>,
     /// Bytes of the two images.
     pub image_bytes: [(&'static str, u64); 2],
@@ -213,14 +213,8 @@ fn agreement(
     launch.machine.cells = cells;
     let plan = Plan::single(Strike::new(Fault::Host(HostFault::CpuHalt), cells - 1));
     let run = experiment::run(&launch, &plan, Detail::Events, progress)?;
-    let latencies = Latencies::of(&run);
-    if let Some((begun, decided)) = latencies.epoch_begun.zip(latencies.decided) {
-        costs
-            .agreement_ms
-            .entry(cells)
-            .or_default()
-            .push(decided - begun);
-    }
+    let spans = costs.agreement_ms.entry(cells).or_default();
+    spans.extend(Latencies::of(&run).agreement);
     Ok(())
 }
 

@@ -117,13 +117,16 @@ impl<const N: usize> Scenario<N> {
     fn is_over(&self, state: &State<N>) -> bool {
         let world = &state.world;
         let is_quiet = world.is_settled() && world.done.is_empty();
-        let is_honest = world.cells.iter().all(|it| it.character == Character::Honest);
-        let is_noticed = state.disturbed.is_none_or(|fault| world.slot > fault + NOTICED_SLOTS);
+        let is_honest = world
+            .cells
+            .iter()
+            .all(|it| it.character == Character::Honest);
+        let is_noticed = state
+            .disturbed
+            .is_none_or(|fault| world.slot > fault + NOTICED_SLOTS);
         let none_left = state.deaths == 0 && state.stalls == 0 && state.missed_reads == 0;
         let no_more = is_honest && (none_left || world.slot > self.last_fault);
-        world.violation.is_some()
-            || world.slot >= self.horizon
-            || is_quiet && is_noticed && no_more
+        world.violation.is_some() || world.slot >= self.horizon || is_quiet && is_noticed && no_more
     }
 
     fn faults(&self, state: &State<N>, cell: CellId, actions: &mut Vec<Action>) {
@@ -257,7 +260,9 @@ impl<const N: usize> Model for Scenario<N> {
             ),
             Property::sometimes(
                 "all is well again after a change of the live set",
-                |_: &Self, state: &State<N>| state.world.history.len() > 1 && state.world.is_settled(),
+                |_: &Self, state: &State<N>| {
+                    state.world.history.len() > 1 && state.world.is_settled()
+                },
             ),
         ]
     }

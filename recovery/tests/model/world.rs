@@ -198,7 +198,13 @@ impl<const N: usize> World<N> {
         let line = |entry: &Cell<N>| {
             let shown = entry.record.map(|record| {
                 let ballot = (record.ballot.epoch.0, record.ballot.attempt);
-                (record.phase, ballot, record.round, record.known, record.stage)
+                (
+                    record.phase,
+                    ballot,
+                    record.round,
+                    record.known,
+                    record.stage,
+                )
             });
             format!("\n      {:?} {:?} {shown:?}", entry.health, entry.state)
         };

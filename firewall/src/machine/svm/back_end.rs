@@ -362,10 +362,9 @@ fn give_answer(area: &mut SvmArea, reply: Reply) {
 
 fn give_bus_error(monitor: &Monitor, cpu: &PerCpu, area: &mut SvmArea, error: BusError) {
     monitor.store_bus_error(cpu, error);
-    area.vmcb.control.event_injection =
-        event::VALID
-            | event::TYPE_EXCEPTION
-            | event::HAS_ERROR_CODE
-            | u64::from(VECTOR_BUS_ERROR)
-            | u64::from(BUS_ERROR_CODE) << 32;
+    area.vmcb.control.event_injection = event::VALID
+        | event::TYPE_EXCEPTION
+        | event::HAS_ERROR_CODE
+        | u64::from(VECTOR_BUS_ERROR)
+        | u64::from(BUS_ERROR_CODE) << 32;
 }
