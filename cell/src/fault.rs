@@ -32,7 +32,7 @@ macro_rules! faults {
 faults! {
     /// The kernel panics.
     Panic = 1, "sw.panic";
-    /// A kernel thread loops for ever at the highest priority; interrupts stay on.
+    /// A kernel thread per CPU loops for ever at the highest priority; interrupts stay on.
     Loop = 2, "sw.loop";
     /// One CPU loops for ever with interrupts off.
     InterruptsOff = 3, "sw.interrupts_off";

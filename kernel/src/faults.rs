@@ -149,8 +149,16 @@ fn inject(injection: Injection) {
     }
 }
 
-/// Injects in a thread of the highest priority: what takes long must not take the ticks with it.
+/// Injects in threads of the highest priority: what takes long must not take the ticks with it. A loop needs one thread
+/// per CPU, or the cell would go on with the others.
 fn start(injection: Injection) {
+    let is_loop = injection.fault == InnerFault::Loop;
+    for _ in 0..if is_loop { own().cpus_count } else { 1 } {
+        start_thread(injection);
+    }
+}
+
+fn start_thread(injection: Injection) {
     let started = thread::spawn("fault", thread::Priority::Recovery, move || {
         misdeeds::commit(injection);
     });

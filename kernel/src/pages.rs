@@ -182,12 +182,12 @@ fn ask_home<T>(
         Outcome::Reply(ReplyStatus::Done, payload) => ImportedPage::decode(payload),
         _ => None,
     };
-    let ended = with_tables(|tables| match answer {
-        Some(answer) => end(tables, ask, answer, epoch),
-        None => {
-            let error = failure(ask.home.cell, outcome);
-            Err(tables.imports.abandon(ask, error))
+    let ended = with_tables(|tables| {
+        if let Some(answer) = answer {
+            return end(tables, ask, answer, epoch);
         }
+        let error = failure(ask.home.cell, outcome);
+        Err(tables.imports.abandon(ask, error))
     });
     ended.expect("an import was begun with tables")
 }
@@ -321,9 +321,12 @@ fn tend() {
         };
         let outcome = calls::call(request.home.cell, Operation::ReleasePage, release.encode());
         let is_answered = matches!(outcome, Outcome::Reply(..));
-        with_tables(|tables| match is_answered {
-            true => tables.imports.released(request),
-            false => tables.imports.not_released(request),
+        with_tables(|tables| {
+            if is_answered {
+                tables.imports.released(request);
+            } else {
+                tables.imports.not_released(request);
+            }
         });
         if !is_answered {
             break;
@@ -336,9 +339,12 @@ fn tend() {
         let list = service::list_of(request.frames);
         let outcome = calls::call(request.home.cell, Operation::ReturnFrames, list.encode());
         let is_answered = matches!(outcome, Outcome::Reply(..));
-        with_tables(|tables| match is_answered {
-            true => tables.borrowings.returned(request),
-            false => tables.borrowings.not_returned(request),
+        with_tables(|tables| {
+            if is_answered {
+                tables.borrowings.returned(request);
+            } else {
+                tables.borrowings.not_returned(request);
+            }
         });
         if !is_answered {
             break;

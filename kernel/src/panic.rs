@@ -105,14 +105,23 @@ pub fn stack_overflow(context: &Context) -> ! {
 }
 
 /// Writes the epitaph and stops the cell.
-/// Ends a life that the other cells voted out.
+/// Ends a life that the other cells voted out, or that found itself crippled.
 pub fn voted_out() -> ! {
     let marker = 0u64;
     let place = Place {
         instruction: 0,
         stack_pointer: (&raw const marker).addr() as u64,
     };
-    stop(place, format_args!("voted out of the live set"))
+    let is_live = known().is_some_and(|own| {
+        let (_, live) = own.machine.membership.current();
+        live.contains(own.cell)
+    });
+    let reason = if is_live {
+        "one of the cell's own CPUs does not tick, and the others think so too"
+    } else {
+        "voted out of the live set"
+    };
+    stop(place, format_args!("{reason}"))
 }
 
 fn stop(place: Place, message: fmt::Arguments<'_>) -> ! {

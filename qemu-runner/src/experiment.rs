@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use cell::trace::Event;
 use cell::workload::Operation;
 use userland::Account;
 
@@ -17,7 +18,7 @@ use crate::fault::plan::{Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
 use crate::interrupt;
-use crate::observation::{CellSnapshot, End, Injected, Note, Observation};
+use crate::observation::{CellSnapshot, End, Injected, Note, Observation, SUSPICIONS, matters};
 use crate::output::Progress;
 use crate::qemu::process::Launch;
 use crate::session::{Session, system_down};
@@ -193,7 +194,12 @@ impl<'a> Run<'a> {
         loop {
             let new = self.look()?;
             self.act(new)?;
-            if self.watch.records.len() > new {
+            // Suspicions that come to nothing stop nobody, and may go on for as long as the host is busy.
+            let news = |event: Event| matters(event) && !SUSPICIONS.contains(&event);
+            if self.watch.records[new..]
+                .iter()
+                .any(|record| news(record.event))
+            {
                 self.settled.restart();
             }
             if checked.elapsed() >= CHECK {

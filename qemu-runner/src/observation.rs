@@ -159,3 +159,15 @@ pub const fn matters(event: Event) -> bool {
             | Event::WorkLost
     )
 }
+
+/// Steps on the way to a decision. What comes of them is an event of its own, or nothing.
+pub const SUSPICIONS: [Event; 8] = [
+    Event::Hint,
+    Event::EpochBegin,
+    Event::Opinion,
+    Event::Round,
+    Event::FalseAlarm,
+    Event::Quarantine,
+    Event::QuarantineEnd,
+    Event::BusError,
+];

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::fault::catalogue::Fault;
 use crate::guest::trace::{Observed, Source};
-use crate::observation::{Observation, matters};
+use crate::observation::{Observation, SUSPICIONS, matters};
 use crate::output::push_line;
 use crate::units::milliseconds_between;
 
@@ -87,7 +87,7 @@ pub fn lines(run: &Observation) -> Vec<Line> {
 pub fn text(lines: &[Line]) -> String {
     let resumed = lines.iter().find(|line| line.event == Event::Resume.name());
     let quiet_from = resumed.map_or(f64::INFINITY, |line| line.until_ms.unwrap_or(line.at_ms));
-    let shown = |line: &&Line| line.at_ms <= quiet_from || !is_chatter(line.event);
+    let shown = |line: &&Line| line.at_ms <= quiet_from || !is_suspicion(line.event);
     let mut text = String::new();
     for line in lines.iter().filter(shown).take(LINES_MAX) {
         let until = line
@@ -107,19 +107,8 @@ pub fn text(lines: &[Line]) -> String {
     text
 }
 
-/// Whether an event is a step on the way to a decision.
-fn is_chatter(event: &str) -> bool {
-    const CHATTER: [Event; 8] = [
-        Event::Hint,
-        Event::EpochBegin,
-        Event::Opinion,
-        Event::Round,
-        Event::FalseAlarm,
-        Event::Quarantine,
-        Event::QuarantineEnd,
-        Event::BusError,
-    ];
-    CHATTER.iter().any(|chatter| chatter.name() == event)
+fn is_suspicion(name: &str) -> bool {
+    SUSPICIONS.iter().any(|event| event.name() == name)
 }
 
 fn groups(run: &Observation) -> Vec<Group> {

@@ -366,7 +366,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             return;
         }
         let finds_itself_alive = flooding.opinions[self.me.index()].alive.contains(self.me);
-        if !proposal.contains(self.me) && !finds_itself_alive {
+        // Where nobody is thought alive, the host is to blame; the cells probe again rather than all stop.
+        if !proposal.is_empty() && !proposal.contains(self.me) && !finds_itself_alive {
             self.stop(s);
             return;
         }

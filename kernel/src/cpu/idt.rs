@@ -7,7 +7,9 @@ use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
 
-use firewall::hypercall::{VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE};
+use firewall::hypercall::{
+    VECTOR_DOORBELL, VECTOR_KICK, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
+};
 
 use crate::cpu::gdt::EntryStack;
 use crate::cpu::interrupts::VECTOR_SWITCH;
@@ -39,6 +41,7 @@ fn build() -> InterruptDescriptorTable {
     for (vector, stub) in [
         (VECTOR_DOORBELL, stubs::doorbell as extern "C" fn()),
         (VECTOR_WAKE, stubs::wake),
+        (VECTOR_KICK, stubs::kick),
         (VECTOR_TIMER, stubs::timer),
         (VECTOR_SWITCH, stubs::switch),
         (VECTOR_SPURIOUS, stubs::spurious),

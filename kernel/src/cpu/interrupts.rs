@@ -9,7 +9,9 @@
 
 use core::sync::atomic::Ordering;
 
-use firewall::hypercall::{VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE};
+use firewall::hypercall::{
+    VECTOR_DOORBELL, VECTOR_KICK, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
+};
 
 use crate::cpu::per_cpu::PerCpu;
 use crate::cpu::{lapic, per_cpu, timer};
@@ -121,7 +123,8 @@ fn serve(cpu: &'static PerCpu, vector: u8) -> Intent {
             service::at_doorbell();
             Intent::Continue
         }
-        VECTOR_WAKE => {
+        // A kick asks for nothing but an entry into the monitor, which ending the interrupt is.
+        VECTOR_WAKE | VECTOR_KICK => {
             lapic::end_of_interrupt();
             Intent::Continue
         }

@@ -21,7 +21,9 @@
 
 use core::arch::naked_asm;
 
-use firewall::hypercall::{VECTOR_DOORBELL, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE};
+use firewall::hypercall::{
+    VECTOR_DOORBELL, VECTOR_KICK, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_WAKE,
+};
 
 use crate::cpu::exceptions;
 use crate::cpu::interrupts::{self, VECTOR_SWITCH, VECTOR_UNEXPECTED};
@@ -202,6 +204,8 @@ stub! {
     doorbell, VECTOR_DOORBELL, interrupt_entry;
     /// A wake-up by another CPU of the cell.
     wake, VECTOR_WAKE, interrupt_entry;
+    /// A kick of the monitor, behind page tables.
+    kick, VECTOR_KICK, interrupt_entry;
     /// The timer.
     timer, VECTOR_TIMER, interrupt_entry;
     /// A thread gives the CPU away.
