@@ -1,9 +1,10 @@
 //! Measures the rate of the time-stamp counter against the programmable interval timer.
 //!
 //! # Not guaranteed
-//! A host that takes the virtual CPU away between the timer and the counter spoils a measurement. Each end is therefore
-//! bracketed by two readings of the counter, and the measurement with the tightest brackets counts. TCG's counter
-//! is the host's own, so an error shows only in how long a second is, in all cells alike.
+//! A host that takes the virtual CPU away between the timer and the counter spoils a measurement.
+//! Each end is therefore bracketed by two readings of the counter, and the measurement with the
+//! tightest brackets counts. TCG's counter is the host's own, so an error shows only in how long a
+//! second is, in all cells alike.
 //!
 //! # References
 //! Intel 8254 data sheet, mode 0; PC/AT port 61h.
@@ -61,7 +62,8 @@ fn measure_once() -> Option<Measurement> {
     let mut control = Port::<u8>::new(0x61);
     let mut mode = Port::<u8>::new(0x43);
     let mut channel = Port::<u8>::new(0x42);
-    // SAFETY: these ports drive the timer's second channel, whose only other use is the speaker; no memory is touched.
+    // SAFETY: these ports drive the timer's second channel, whose only other use is the speaker; no
+    // memory is touched.
     unsafe {
         let quiet = control.read() & !SPEAKER;
         control.write(quiet | GATE);

@@ -1,6 +1,7 @@
 //! Reads the kernel's ELF file: which bytes go where in a cell.
 //!
-//! Any file is refused with a reason, or described by [`Segment`]s whose bytes exist; nothing here trusts an offset.
+//! Any file is refused with a reason, or described by [`Segment`]s whose bytes exist; nothing here
+//! trusts an offset.
 
 use cell::address::PAGE_SIZE;
 use elf::ElfBytes;

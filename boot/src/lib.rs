@@ -12,13 +12,14 @@
 //! | [`image`] | reads the kernel's ELF file |
 //! | [`serial`] | messages for people, before any cell owns the serial port |
 //!
-//! After the start, the monitor is the `firewall` crate; of this crate only [`load`] is called again, at reboots of cells.
+//! After the start, the monitor is the `firewall` crate; of this crate only [`load`] is called
+//! again, at reboots of cells.
 //!
 //! # Entry contract
-//! `boot/image` enters [`start::boot_cpu`] and [`start::other_cpu`] in long mode, identity-mapped, with SSE on and
-//! interrupts off. Unsafe code: [`multiboot`], [`memory`], [`processors`] read firmware memory; [`load`] writes cells'
-//! memory; [`tables`], [`clock`] and [`serial`] touch the processor and ports. Nothing else runs yet, or the cell
-//! concerned is fenced.
+//! `boot/image` enters [`start::boot_cpu`] and [`start::other_cpu`] in long mode, identity-mapped,
+//! with SSE on and interrupts off. Unsafe code: [`multiboot`], [`memory`], [`processors`] read
+//! firmware memory; [`load`] writes cells' memory; [`tables`], [`clock`] and [`serial`] touch the
+//! processor and ports. Nothing else runs yet, or the cell concerned is fenced.
 
 #![cfg_attr(not(test), no_std)]
 

@@ -3,18 +3,20 @@
 //! Called at boot and at every reboot of a cell, by a CPU of that cell, in the monitor.
 //!
 //! ```text
-//! region start                                                                            region end
-//! | public area | image copy | page tables | information | stack | bus error slots | free ...      |
+//! region start                                                                        region end
+//! | public area | image copy | page tables | information | stack | bus error slots | free ...  |
 //! ```
 //! # Entry contract of a kernel
-//! Long mode, ring 0, the tables below; SSE on; CR0.WP, EFER.NXE, CR4.MCE set; interrupts off, direction flag clear; code
-//! selector 08h, data selector 10h, to be replaced at once: the descriptor table behind them is not the kernel's.
-//! RDI points to a `bootloader_api::BootInfo` whose RAM disk is a [`Handover`]; the stack is [`STACK_BYTES`], as after a call.
-//! The image is mapped at its link address with the rights of its segments, all physical memory at [`WINDOW`].
+//! Long mode, ring 0, the tables below; SSE on; CR0.WP, EFER.NXE, CR4.MCE set; interrupts off,
+//! direction flag clear; code selector 08h, data selector 10h, to be replaced at once: the
+//! descriptor table behind them is not the kernel's. RDI points to a `bootloader_api::BootInfo`
+//! whose RAM disk is a [`Handover`]; the stack is [`STACK_BYTES`], as after a call. The image is
+//! mapped at its link address with the rights of its segments, all physical memory at [`WINDOW`].
 //!
 //! # Invariants
 //! 1. The pristine image (the boot module) is never written.
-//! 2. Only the cell's own region is written, while none of its CPUs runs it (`monitor::life`, invariant 1).
+//! 2. Only the cell's own region is written, while none of its CPUs runs it (`monitor::life`,
+//!    invariant 1).
 //! 3. Of the public area the epitaph and the trace are kept: they tell of the life before.
 
 use core::ptr;
@@ -123,7 +125,8 @@ impl KernelLoader {
     }
 
     fn plan(&self, region: FrameRange) -> Result<Plan, LoadError> {
-        // Root, two levels and the leaves of the image; one level and the large pages of the window.
+        // Root, two levels and the leaves of the image; one level and the large pages of the
+        // window.
         let image_leaves = IMAGE_SPAN_MAX.div_ceil(LARGE_PAGE_SIZE);
         // At most: the levels below the root, twice a leaf, for the hypercall entry.
         let tables_bytes = (3 + image_leaves + 1 + self.window_gibibytes + 4) * PAGE_SIZE;
@@ -145,13 +148,14 @@ impl KernelLoader {
         .ok_or(LoadError::TooLarge)
     }
 
-    /// Makes the copy equal to the pristine image, page by page, and leaves pages alone that are: on a reboot that is most
-    /// of them, and an emulator need not translate the code on them again.
+    /// Makes the copy equal to the pristine image, page by page, and leaves pages alone that are:
+    /// on a reboot that is most of them, and an emulator need not translate the code on them again.
     fn copy_image(&self, plan: &Plan) {
         for page in 0..self.image.span / PAGE_SIZE {
             let pristine = self.pristine_page(page * PAGE_SIZE);
             let copy = (plan.image.0 + page * PAGE_SIZE) as *mut PageWords;
-            // SAFETY: the plan lies in the region (invariant 2), identity-mapped, and pages are aligned; nobody else uses it.
+            // SAFETY: the plan lies in the region (invariant 2), identity-mapped, and pages are
+            // aligned; nobody else uses it.
             let copy = unsafe { &mut *copy };
             if pristine
                 .iter()
@@ -242,7 +246,8 @@ impl KernelLoader {
 
     fn write_information(&self, plan: &Plan, region: FrameRange, handover: Handover) {
         let page = plan.information.0 as *mut InformationPage;
-        // SAFETY: the page is the plan's, large enough (asserted below) and aligned; nobody else uses it (invariant 2).
+        // SAFETY: the page is the plan's, large enough (asserted below) and aligned; nobody else
+        // uses it (invariant 2).
         let regions = unsafe { &raw mut (*page).regions };
         let kinds = [
             (
@@ -257,7 +262,8 @@ impl KernelLoader {
             regions.write(kinds.map(|(start, end, kind)| MemoryRegion { start, end, kind }));
         }
         let seen = (WINDOW + regions as u64) as *mut [MemoryRegion; REGIONS];
-        // SAFETY: the kernel finds the array at this address of its own space; here it is only a number to be stored.
+        // SAFETY: the kernel finds the array at this address of its own space; here it is only a
+        // number to be stored.
         let mut boot = BootInfo::new(MemoryRegions::from(unsafe { seen_by_kernel(seen) }));
         boot.physical_memory_offset = Optional::Some(WINDOW);
         boot.rsdp_addr = Optional::Some(self.rsdp);
@@ -306,7 +312,8 @@ fn branch(pages: &mut TablePages, table: u64, slot: u64) -> u64 {
 /// The reference is stored and never followed on this side of the entry.
 unsafe fn seen_by_kernel(regions: *mut [MemoryRegion; REGIONS]) -> &'static mut [MemoryRegion] {
     let length = REGIONS;
-    // SAFETY: passed on to the caller; a dangling slice of this length would be followed only by its receiver.
+    // SAFETY: passed on to the caller; a dangling slice of this length would be followed only by
+    // its receiver.
     unsafe { core::slice::from_raw_parts_mut(regions.cast(), length) }
 }
 
@@ -349,12 +356,13 @@ impl Loader for KernelLoader {
     }
 }
 
-/// Clears what a new life writes afresh (invariant 3). The rings are the new life's to clear: what they say of the old
-/// one is marked as such.
+/// Clears what a new life writes afresh (invariant 3). The rings are the new life's to clear: what
+/// they say of the old one is marked as such.
 fn clear_public_area(start: PhysicalAddress) {
     let clear = |from: u64, to: u64| {
         let first = public::part(start, from).0 as *mut u8;
-        // SAFETY: the public area is the first part of the region, in memory that no CPU uses now (invariant 2).
+        // SAFETY: the public area is the first part of the region, in memory that no CPU uses now
+        // (invariant 2).
         unsafe { ptr::write_bytes(first, 0, (to - from) as usize) };
     };
     clear(0, public::EPITAPH_OFFSET);

@@ -1,11 +1,12 @@
 //! Chooses the cells' memory and hands out the monitor's own.
 //!
 //! ```text
-//! 0          1 MiB       image end     module end       next 2 MiB         end of the largest stretch
+//! 0          1 MiB       image end     module end       next 2 MiB   end of the largest stretch
 //! | firmware | monitor    | kernel image | structures     | cells ...                |
 //! ```
-//! The monitor's structures come right after its image and the module; the cells get what is left of the
-//! largest stretch of usable RAM. Where that is a stretch above 4 GiB, the monitor keeps the one it was loaded into.
+//! The monitor's structures come right after its image and the module; the cells get what is left
+//! of the largest stretch of usable RAM. Where that is a stretch above 4 GiB, the monitor keeps the
+//! one it was loaded into.
 //!
 //! # Not guaranteed
 //! Usable RAM outside the largest stretch is not used.
@@ -64,14 +65,16 @@ impl MonitorMemory {
         self.next = end;
         let first = start as *mut T;
         for index in 0..count {
-            // SAFETY: the element lies in memory that `new`'s caller gave away and that was not handed out before; aligned.
+            // SAFETY: the element lies in memory that `new`'s caller gave away and that was not
+            // handed out before; aligned.
             unsafe { first.add(index).write(make(index)) };
         }
         // SAFETY: all elements are initialized, and nobody else will get this memory.
         Ok(unsafe { slice::from_raw_parts_mut(first, count) })
     }
 
-    /// `count` stacks of `bytes` bytes each, whose tops are 16-byte aligned; returns the first byte.
+    /// `count` stacks of `bytes` bytes each, whose tops are 16-byte aligned; returns the first
+    /// byte.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -118,7 +121,8 @@ pub fn cells_part(stretch: FrameRange, monitor_end: Frame) -> FrameRange {
     }
 }
 
-/// Firmware memory that cells may read: reserved stretches below the devices' range, small enough to be tables.
+/// Firmware memory that cells may read: reserved stretches below the devices' range, small enough
+/// to be tables.
 pub fn firmware_tables(stretches: &[Stretch]) -> impl Iterator<Item = FrameRange> + '_ {
     const DEVICES: u64 = 0xe000_0000 / PAGE_SIZE;
     const TABLES_MAX: u64 = (4 << 20) / PAGE_SIZE;

@@ -1,8 +1,8 @@
 //! Reads what the boot loader left: command line, modules, memory map.
 //!
 //! # Not guaranteed
-//! The information lies in memory that nobody reserves; [`Information::read`] copies all of it before anything else is
-//! written. Kernel image and modules are where the loader says.
+//! The information lies in memory that nobody reserves; [`Information::read`] copies all of it
+//! before anything else is written. Kernel image and modules are where the loader says.
 //!
 //! # References
 //! Multiboot Specification version 0.6.96, 3.3 "Boot information format".
@@ -18,7 +18,8 @@ const HAS_COMMAND_LINE: u32 = 1 << 2;
 const HAS_MODULES: u32 = 1 << 3;
 const HAS_MEMORY_MAP: u32 = 1 << 6;
 
-/// Stretches of memory that are kept; further ones are ignored, which loses memory and nothing else.
+/// Stretches of memory that are kept; further ones are ignored, which loses memory and nothing
+/// else.
 pub const STRETCHES_MAX: usize = 64;
 /// Bytes of command line that are kept; a longer one is refused.
 pub const COMMAND_LINE_MAX: usize = 1024;
@@ -121,8 +122,8 @@ impl Information {
     /// See [`MultibootError`].
     ///
     /// # Safety
-    /// `magic` and `address` are EAX and EBX at the entry, memory is identity-mapped, and nothing was written to memory
-    /// outside the image yet.
+    /// `magic` and `address` are EAX and EBX at the entry, memory is identity-mapped, and nothing
+    /// was written to memory outside the image yet.
     pub unsafe fn read(magic: u32, address: u32) -> Result<Self, MultibootError> {
         if magic != LOADER_MAGIC {
             return Err(MultibootError::NotMultiboot);
@@ -159,7 +160,8 @@ impl Information {
         if modules != 1 {
             return Err(MultibootError::Modules(modules));
         }
-        // SAFETY: the flag and the count promise one module entry, which starts with its two addresses.
+        // SAFETY: the flag and the count promise one module entry, which starts with its two
+        // addresses.
         let [start, end]: [u32; 2] = unsafe { read_at(header.modules) };
         information.module = Module {
             start: PhysicalAddress(u64::from(start)),

@@ -85,7 +85,8 @@ pub fn find() -> Result<(Processors, u64), ProcessorsError> {
     Ok((processors, rsdp_address as u64))
 }
 
-/// Starts every CPU but the running one at `monitor.startup_page`, and waits until they are in the monitor.
+/// Starts every CPU but the running one at `monitor.startup_page`, and waits until they are in the
+/// monitor.
 ///
 /// Returns how many did not come; their cells go on without them.
 pub fn start_others(monitor: &Monitor) -> usize {

@@ -1,6 +1,7 @@
 //! Messages for people, before any cell owns the serial port.
 //!
-//! The boot CPU writes here until the cells run, and a CPU whose monitor met its own bug writes its last words.
+//! The boot CPU writes here until the cells run, and a CPU whose monitor met its own bug writes its
+//! last words.
 
 use core::fmt::{self, Write};
 use core::hint::spin_loop;

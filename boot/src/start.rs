@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! 1. The [`Monitor`] is complete before any CPU but the first runs Rust code.
-//! 2. A machine that cannot be divided as asked is refused, with the reason on the serial port and in the machine
-//!    record, and QEMU (if that is what it runs on) ends.
+//! 2. A machine that cannot be divided as asked is refused, with the reason on the serial port and
+//!    in the machine record, and QEMU (if that is what it runs on) ends.
 
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
@@ -30,7 +30,8 @@ use crate::{clock, serial, tables};
 
 /// Physical addresses that nested tables span at least: devices lie below it.
 const REACH_MIN: u64 = 4 << 30;
-/// Large pages of one nested table that can be split: stretches of 2 MiB in which a cell was granted something.
+/// Large pages of one nested table that can be split: stretches of 2 MiB in which a cell was
+/// granted something.
 const SPLITS_MAX: usize = 512;
 /// Firmware stretches that cells can be shown.
 const READABLE_MAX: usize = 16;
@@ -40,7 +41,8 @@ const READABLE_MAX: usize = 16;
 #[derive(Debug)]
 pub struct MachineSlot(UnsafeCell<MachineRecord>);
 
-// SAFETY: written through the cell only by the boot CPU before it starts any other (invariant 1); later by atomics.
+// SAFETY: written through the cell only by the boot CPU before it starts any other (invariant 1);
+// later by atomics.
 unsafe impl Sync for MachineSlot {}
 
 impl MachineSlot {
@@ -182,7 +184,8 @@ impl Builder<'_> {
         let back_end = self.choose_back_end()?;
         let stretches = self.information.stretches();
         let first_free = self.facts.end.0.max(self.information.module.end.0);
-        // SAFETY: the loader put nothing after image and module but information, which is copied already.
+        // SAFETY: the loader put nothing after image and module but information, which is copied
+        // already.
         let mut memory = unsafe { MonitorMemory::new(PhysicalAddress(first_free), stretches) };
         let stretch = memory::largest(stretches);
         let reach_end = (stretch.end.start().0).max(REACH_MIN);
@@ -235,7 +238,8 @@ impl Builder<'_> {
 
     fn module_bytes(&self) -> &'static [u8] {
         let Module { start, end } = self.information.module;
-        // SAFETY: the boot loader put the module there; the monitor's memory starts after it, the cells' after that.
+        // SAFETY: the boot loader put the module there; the monitor's memory starts after it, the
+        // cells' after that.
         unsafe { core::slice::from_raw_parts(start.0 as *const u8, (end.0 - start.0) as usize) }
     }
 
@@ -294,7 +298,8 @@ impl Builder<'_> {
     }
 }
 
-/// The whole frames that hold `values`, rounded outwards: the neighbours there are the monitor's own constants.
+/// The whole frames that hold `values`, rounded outwards: the neighbours there are the monitor's
+/// own constants.
 fn frames_of<T>(values: &[T]) -> FrameRange {
     let range = values.as_ptr_range();
     let (start, end) = (
@@ -337,8 +342,8 @@ fn regions(
     Ok(regions)
 }
 
-/// The firmware leaves the interval timer running on the old controller: masked, or the first enabled
-/// interrupt would be one that nobody expects.
+/// The firmware leaves the interval timer running on the old controller: masked, or the first
+/// enabled interrupt would be one that nobody expects.
 fn mask_interrupt_controllers() {
     for port in [0x21, 0xa1] {
         // SAFETY: writes the mask register of an interrupt controller; no memory is touched.

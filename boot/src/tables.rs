@@ -1,13 +1,15 @@
 //! The monitor's own interrupt descriptors.
 //!
-//! Behind nested paging two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens the global
-//! interrupt flag, and a machine check there. Behind page tables, ordinary interrupts reach it while it waits. All are
-//! dismissed; what they mean is read from memory afterwards. Any exception is the
-//! monitor's own bug: it is reported and this CPU stops, the others go on.
+//! Behind nested paging two interrupts can reach the monitor: an NMI, when `svm::enter` or
+//! `svm::park` opens the global interrupt flag, and a machine check there. Behind page tables,
+//! ordinary interrupts reach it while it waits. All are dismissed; what they mean is read from
+//! memory afterwards. Any exception is the monitor's own bug: it is reported and this CPU stops,
+//! the others go on.
 //!
 //! # Not guaranteed
-//! The handlers run on the stack that is in use. That is sound where the flag is opened (see there), not in the
-//! middle of Rust code, whose red zone they would overwrite; an exception never returns, so it does not matter there.
+//! The handlers run on the stack that is in use. That is sound where the flag is opened (see
+//! there), not in the middle of Rust code, whose red zone they would overwrite; an exception never
+//! returns, so it does not matter there.
 
 use core::arch::{asm, naked_asm};
 use core::fmt::Write;
@@ -68,13 +70,13 @@ pub fn load_descriptors() {
         limit: (size_of::<[Gate; VECTORS]>() - 1) as u16,
         base: x86_64::VirtAddr::new(gates.as_ptr() as u64),
     };
-    // SAFETY: the table is static, its gates lead to handlers of this image, and the code selector is the one that
-    // the image's entry loaded.
+    // SAFETY: the table is static, its gates lead to handlers of this image, and the code selector
+    // is the one that the image's entry loaded.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
 }
 
-/// Clears the record of the machine check, so that a second one does not reset the machine, and goes on: the cell whose
-/// CPU this is finds out when it is entered or judged.
+/// Clears the record of the machine check, so that a second one does not reset the machine, and
+/// goes on: the cell whose CPU this is finds out when it is entered or judged.
 ///
 /// # Safety
 /// Entered by the processor only.

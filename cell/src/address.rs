@@ -1,9 +1,11 @@
 //! Physical addresses, page frames and ranges of frames.
 //!
-//! Cells run with guest-physical equal to host-physical, so one type serves the monitor and the kernels.
+//! Cells run with guest-physical equal to host-physical, so one type serves the monitor and the
+//! kernels.
 //!
 //! # Invariants
-//! 1. A [`Frame`] is an address divided by [`PAGE_SIZE`]; it fits in 40 bits of a 52-bit physical address.
+//! 1. A [`Frame`] is an address divided by [`PAGE_SIZE`]; it fits in 40 bits of a 52-bit physical
+//!    address.
 //! 2. A [`FrameRange`] never wraps: `start <= end`.
 
 use core::fmt;

@@ -1,4 +1,4 @@
-//! The atomics of the tables that several CPUs change: the machine's, or loom's where interleavings are explored.
+//! The atomics of the concurrent parts: `core` ones, or loom's where interleavings are explored.
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,7 +1,8 @@
 //! Faults that a cell injects into itself when the host asks for it.
 //!
-//! The host writes a [`FaultRequest`] into the victim's public area; the victim's kernel looks at each timer tick.
-//! Faults that come from outside (halted CPUs, flipped bits) need nothing of the guest and are not listed here.
+//! The host writes a [`FaultRequest`] into the victim's public area; the victim's kernel looks at
+//! each timer tick. Faults that come from outside (halted CPUs, flipped bits) need nothing of the
+//! guest and are not listed here.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -58,7 +59,8 @@ faults! {
     PortReset = 15, "port.reset";
 }
 
-/// What the host asks for. Only the host writes it; the kernel remembers which `sequence` it carried out last.
+/// What the host asks for. Only the host writes it; the kernel remembers which `sequence` it
+/// carried out last.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct FaultRequest {
@@ -72,14 +74,16 @@ pub struct FaultRequest {
     pub seed: AtomicU64,
     /// When, in nanoseconds of [`crate::Instant`]; 0 for at once.
     pub at: AtomicU64,
-    /// Wait for this [`crate::trace::Event`] in the victim's own trace after the request; 0 for none.
+    /// Wait for this [`crate::trace::Event`] in the victim's own trace after the request; 0 for
+    /// none.
     pub after_event: AtomicU32,
     /// Which occurrence of it, from 1.
     pub after_count: AtomicU32,
 }
 
 impl FaultRequest {
-    /// The request of sequence number `sequence`, if there is one newer than `done` and it names a fault.
+    /// The request of sequence number `sequence`, if there is one newer than `done` and it names a
+    /// fault.
     pub fn pending(&self, done: u32) -> Option<(u32, InnerFault)> {
         let sequence = self.sequence.load(Ordering::Acquire);
         if sequence == done {

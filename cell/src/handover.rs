@@ -1,9 +1,12 @@
-//! What the monitor tells a cell kernel at entry, beyond what `bootloader_api::BootInfo` has room for.
+//! What the monitor tells a cell kernel at entry, beyond what `bootloader_api::BootInfo` has room
+//! for.
 //!
-//! The block is passed as the RAM disk of the `BootInfo`, so that a kernel which knows nothing of Hive can ignore it.
+//! The block is passed as the RAM disk of the `BootInfo`, so that a kernel which knows nothing of
+//! Hive can ignore it.
 //!
 //! # Invariants
-//! 1. All addresses are physical; the kernel reaches them at `BootInfo::physical_memory_offset` + address.
+//! 1. All addresses are physical; the kernel reaches them at `BootInfo::physical_memory_offset` +
+//!    address.
 //! 2. The block lies in the cell's own memory and is the cell's to keep.
 
 use crate::address::{FrameRange, PhysicalAddress};
@@ -22,7 +25,8 @@ pub struct Handover {
     pub cell: u32,
     /// This life.
     pub incarnation: u32,
-    /// Index, within the cell, of the CPU that was entered. Usually 0; another one if CPU 0 is not to be had.
+    /// Index, within the cell, of the CPU that was entered. Usually 0; another one if CPU 0 is not
+    /// to be had.
     pub boot_cpu_index: u32,
     /// A [`BackEnd`] value.
     pub back_end: u32,
@@ -32,7 +36,8 @@ pub struct Handover {
     pub hypercall_entry: u64,
     /// The cell's region; the public area is its first 2 MiB.
     pub region: FrameRange,
-    /// The frames of the region that are in use at entry (public area, image, tables, this block, the first stack).
+    /// The frames of the region that are in use at entry (public area, image, tables, this block,
+    /// the first stack).
     pub used: FrameRange,
     /// Boot parameters that concern kernels.
     pub settings: Settings,

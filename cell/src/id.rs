@@ -1,15 +1,18 @@
 //! Names: cells, CPUs, incarnations, epochs, and sets of cells.
 //!
-//! Each is a type of its own, so that an index of one kind cannot be used as another. A name that came from
-//! another cell's memory is a plain integer until [`CellId::new`] or [`CpuId::new`] has checked it.
+//! Each is a type of its own, so that an index of one kind cannot be used as another. A name that
+//! came from another cell's memory is a plain integer until [`CellId::new`] or [`CpuId::new`] has
+//! checked it.
 //!
 //! # Invariants
-//! 1. A [`CellId`] is below [`CELLS_MAX`], a [`CpuId`] below [`CPUS_MAX`] (kept by the constructors).
+//! 1. A [`CellId`] is below [`CELLS_MAX`], a [`CpuId`] below [`CPUS_MAX`] (kept by the
+//!    constructors).
 //! 2. An [`Incarnation`] of a cell only grows; 0 means that the cell never ran.
 
 use core::fmt;
 
-/// Cells that one machine can be divided into. A writer set is one 64-bit word, as in FLASH (Hive, SOSP'95, 4.2).
+/// Cells that one machine can be divided into. A writer set is one 64-bit word, as in FLASH (Hive,
+/// SOSP'95, 4.2).
 pub const CELLS_MAX: usize = 64;
 
 /// CPUs that one machine can have: the 8-bit APIC identifiers of xAPIC, less the broadcast address.
@@ -48,7 +51,8 @@ impl fmt::Display for CellId {
     }
 }
 
-/// The number of a CPU in the machine, in the order in which the firmware lists them (not the APIC identifier).
+/// The number of a CPU in the machine, in the order in which the firmware lists them (not the APIC
+/// identifier).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuId(u8);
@@ -97,7 +101,8 @@ impl Incarnation {
     }
 }
 
-/// The number of a membership decision: epoch 0 is the live set at boot, each later one adds or removes cells.
+/// The number of a membership decision: epoch 0 is the live set at boot, each later one adds or
+/// removes cells.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Epoch(pub u32);

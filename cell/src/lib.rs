@@ -1,8 +1,8 @@
 //! What every layer of Hive agrees on: names, shares, and the memory that others read.
 //!
-//! The bottom layer. The monitor, the cell kernels and the host-side runner all build on this crate, so that
-//! none of them can disagree about a layout or a word. It is `no_std`, holds no assembly, and is tested on the
-//! host.
+//! The bottom layer. The monitor, the cell kernels and the host-side runner all build on this
+//! crate, so that none of them can disagree about a layout or a word. It is `no_std`, holds no
+//! assembly, and is tested on the host.
 //!
 //! | module | what it settles |
 //! |---|---|

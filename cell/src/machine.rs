@@ -1,15 +1,15 @@
 //! The monitor's record of the machine: which cells there are, how they fare, and why.
 //!
-//! One record in monitor memory, mapped read-only into every cell, and found by the runner through the symbol
-//! [`SYMBOL`] of the monitor image. Only the monitor writes it, each word by atomic stores, so that a reader needs
-//! neither lock nor careful reference.
+//! One record in monitor memory, mapped read-only into every cell, and found by the runner through
+//! the symbol [`SYMBOL`] of the monitor image. Only the monitor writes it, each word by atomic
+//! stores, so that a reader needs neither lock nor careful reference.
 //!
 //! # Invariants
 //! 1. `region`, `cell` and `apic_id` do not change after boot.
-//! 2. `incarnation` of a cell only grows; `state` is stored after `incarnation`, so a reader that sees
-//!    [`CellState::Live`] sees the incarnation that is live, or a later one.
-//! 3. Evidence is stored before `evidence_count` is raised. A later record may overwrite an unread one; the count
-//!    tells how many there were, and the monitor's trace has them all.
+//! 2. `incarnation` of a cell only grows; `state` is stored after `incarnation`, so a reader that
+//!    sees [`CellState::Live`] sees the incarnation that is live, or a later one.
+//! 3. Evidence is stored before `evidence_count` is raised. A later record may overwrite an unread
+//!    one; the count tells how many there were, and the monitor's trace has them all.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -295,11 +295,13 @@ pub struct CpuEntry {
     pub incarnation: AtomicU32,
     /// Kicks (NMIs that ask it to enter the monitor) sent to it.
     pub kicks: AtomicU64,
-    /// The value of `kicks` when it last was in the monitor: equal means that it holds no older translation.
+    /// The value of `kicks` when it last was in the monitor: equal means that it holds no older
+    /// translation.
     pub kicks_seen: AtomicU64,
     /// Exits from the guest.
     pub exits: AtomicU64,
-    /// Hypercalls made. Every timer interrupt ends with one, so a CPU of a healthy kernel makes some all the time.
+    /// Hypercalls made. Every timer interrupt ends with one, so a CPU of a healthy kernel makes
+    /// some all the time.
     pub hypercalls: AtomicU64,
     /// Since when the CPU is accused of standing still, in nanoseconds; 0 for never.
     pub accused_since: AtomicU64,
@@ -327,8 +329,9 @@ impl CpuEntry {
         }
     }
 
-    /// Notes that somebody accuses the CPU, whose clock word is `clock`, of standing still. An accusation runs on
-    /// while neither the clock word nor the count of hypercalls moves. Called by the monitor only.
+    /// Notes that somebody accuses the CPU, whose clock word is `clock`, of standing still. An
+    /// accusation runs on while neither the clock word nor the count of hypercalls moves. Called by
+    /// the monitor only.
     pub fn accuse(&self, clock: u64, now: Instant) {
         if self.accused_since.load(Ordering::SeqCst) != 0 && self.is_unmoved(clock) {
             return;
@@ -340,8 +343,8 @@ impl CpuEntry {
         self.accused_since.store(now.0.max(1), Ordering::SeqCst);
     }
 
-    /// Whether the CPU was accused at least [`WITNESS_SPAN`] ago and its clock word, or its count of hypercalls, has
-    /// stood still since.
+    /// Whether the CPU was accused at least [`WITNESS_SPAN`] ago and its clock word, or its count
+    /// of hypercalls, has stood still since.
     pub fn stands_still(&self, clock: u64, now: Instant) -> bool {
         let since = self.accused_since.load(Ordering::SeqCst);
         since != 0 && now.since(Instant(since)) >= WITNESS_SPAN && self.is_unmoved(clock)
@@ -410,7 +413,8 @@ pub struct MachineRecord {
 
 /// The port of QEMU's exit device, as the runner sets it up.
 pub const EXIT_PORT: u16 = 0xf4;
-/// What the monitor writes there when it refuses the machine; QEMU's exit code is then twice that plus one.
+/// What the monitor writes there when it refuses the machine; QEMU's exit code is then twice that
+/// plus one.
 pub const EXIT_REFUSED: u32 = 0x31;
 
 /// Bytes that a [`Text`] can hold.
@@ -516,7 +520,8 @@ impl MachineRecord {
         CellSet::first(self.cells_count as usize)
     }
 
-    /// The CPUs of `cell`, in ascending order; the position in it is the CPU's index within the cell.
+    /// The CPUs of `cell`, in ascending order; the position in it is the CPU's index within the
+    /// cell.
     pub fn cpus_of(&self, cell: CellId) -> impl Iterator<Item = CpuId> {
         (0..(self.cpus_count as usize).min(CPUS_MAX))
             .filter(move |&cpu| {

@@ -1,47 +1,54 @@
 //! Votes and seals: which cells are live in which epoch, decided once and for all.
 //!
-//! The cells flood their opinions until they propose the same live set (`recovery::agreement`); each then votes
-//! for it through a hypercall. The monitor counts the votes and **seals** the epoch when a majority of the
-//! electorate votes for one set. Flooding alone (Hive, CACM 1996) is safe only while no cell is slower than
-//! the deadline of a round; a host that takes a virtual CPU away for 20 ms breaks that. With the seal, deadlines
-//! decide only how soon an epoch ends, never whether two cells end it differently.
+//! The cells flood their opinions until they propose the same live set (`recovery::agreement`);
+//! each then votes for it through a hypercall. The monitor counts the votes and **seals** the epoch
+//! when a majority of the electorate votes for one set. Flooding alone (Hive, CACM 1996) is safe
+//! only while no cell is slower than the deadline of a round; a host that takes a virtual CPU away
+//! for 20 ms breaks that. With the seal, deadlines decide only how soon an epoch ends, never
+//! whether two cells end it differently.
 //!
 //! # The rule
-//! The electorate of epoch `e` is the live set of `e - 1` without the cells that the monitor itself holds something
-//! against (`discredited`): they stopped, or stood still ever since a cell accused them, for at least [`WITNESS_SPAN`].
-//! A proposal is sealed when more than half of the electorate votes for it, all at one instant. It must be a subset of the live set,
-//! and its voter must be in it. So one lying cell can expel nobody; and of two cells that accuse each other, the one
-//! whose clock the monitor saw standing still goes.
+//! The electorate of epoch `e` is the live set of `e - 1` without the cells that the monitor itself
+//! holds something against (`discredited`): they stopped, or stood still ever since a cell accused
+//! them, for at least [`WITNESS_SPAN`]. A proposal is sealed when more than half of the electorate
+//! votes for it, all at one instant. It must be a subset of the live set, and its voter must be in
+//! it. So one lying cell can expel nobody; and of two cells that accuse each other, the one whose
+//! clock the monitor saw standing still goes.
 //!
 //! # Votes that split
-//! A read that came late, or a death between two votes, can leave the votes split with no majority for any set. The
-//! cells then take their votes back, probe afresh and vote again in the same epoch. So a vote is what its voter thinks *now*:
-//! it may be changed and withdrawn until the epoch is sealed. A counter that read one vote before such a
-//! change and another after it could add up a majority that never was; therefore it reads all votes twice and
-//! counts only if none was touched in between. Then all of them stood at the instant between the two readings.
+//! A read that came late, or a death between two votes, can leave the votes split with no majority
+//! for any set. The cells then take their votes back, probe afresh and vote again in the same
+//! epoch. So a vote is what its voter thinks *now*: it may be changed and withdrawn until the epoch
+//! is sealed. A counter that read one vote before such a change and another after it could add up a
+//! majority that never was; therefore it reads all votes twice and counts only if none was touched
+//! in between. Then all of them stood at the instant between the two readings.
 //!
 //! # Invariants
-//! 1. `live[e]` goes from 0 to a non-empty set once and never changes again (compare-and-exchange; no slot is
-//!    reused). Two cells therefore never see different live sets for one epoch.
-//! 2. A shrinking seal had a majority of the electorate behind it at one instant after the sealing voter's own vote.
-//! 3. Nothing here waits; a CPU that stops anywhere leaves a state that the next caller completes. A voter that stops in the
-//!    middle of a vote has none.
+//! 1. `live[e]` goes from 0 to a non-empty set once and never changes again (compare-and-exchange;
+//!    no slot is reused). Two cells therefore never see different live sets for one epoch.
+//! 2. A shrinking seal had a majority of the electorate behind it at one instant after the sealing
+//!    voter's own vote.
+//! 3. Nothing here waits; a CPU that stops anywhere leaves a state that the next caller completes.
+//!    A voter that stops in the middle of a vote has none.
 //!
 //! # Not guaranteed
-//! - Progress while more than half of the electorate neither votes nor is discredited: the epoch then stays open.
-//! - Anything about the *vote* of a cell that votes on two of its CPUs at once: it may come out as either. The seal holds
-//!   whatever it is, because a caller only ever seals its own proposal, checked against the newest live set.
+//! - Progress while more than half of the electorate neither votes nor is discredited: the epoch
+//!   then stays open.
+//! - Anything about the *vote* of a cell that votes on two of its CPUs at once: it may come out as
+//!   either. The seal holds whatever it is, because a caller only ever seals its own proposal,
+//!   checked against the newest live set.
 
 use core::time::Duration;
 
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CellId, CellSet, Epoch};
 
-/// Epochs of one boot of the machine; no slot is used twice, so this bounds how often membership can change.
+/// Epochs of one boot of the machine; no slot is used twice, so this bounds how often membership
+/// can change.
 pub const EPOCHS_MAX: usize = if cfg!(loom) { 4 } else { 4096 };
 
-/// How long an accused cell's clock must stand still before the monitor testifies to it. Above the longest time for
-/// which a busy host was seen to take a virtual CPU away (20 ms).
+/// How long an accused cell's clock must stand still before the monitor testifies to it. Above the
+/// longest time for which a busy host was seen to take a virtual CPU away (20 ms).
 pub const WITNESS_SPAN: Duration = Duration::from_millis(25);
 
 /// Why a vote was not counted.
@@ -155,12 +162,12 @@ impl Membership {
         (live != 0).then_some(CellSet(live))
     }
 
-    /// Casts `voter`'s vote, in place of an earlier one, and seals the epoch if that completes a majority of the electorate.
-    /// An empty proposal takes the vote back.
+    /// Casts `voter`'s vote, in place of an earlier one, and seals the epoch if that completes a
+    /// majority of the electorate. An empty proposal takes the vote back.
     ///
-    /// `discredited` are the cells that the monitor holds something against. Returns the live set if the epoch is sealed
-    /// now, `None` if votes are missing or another voter changed its vote meanwhile. Calling again with the same vote counts
-    /// again, with what is known by then.
+    /// `discredited` are the cells that the monitor holds something against. Returns the live set
+    /// if the epoch is sealed now, `None` if votes are missing or another voter changed its vote
+    /// meanwhile. Calling again with the same vote counts again, with what is known by then.
     ///
     /// # Errors
     /// See [`VoteError`]; `Sealed` is how a late voter learns the outcome.
@@ -195,7 +202,8 @@ impl Membership {
 
     /// Adds a rebooted cell to the live set, as an epoch of its own.
     ///
-    /// Returns the new epoch and live set, or `None` if another seal came first (call again) or epochs ran out.
+    /// Returns the new epoch and live set, or `None` if another seal came first (call again) or
+    /// epochs ran out.
     pub fn join(&self, cell: CellId) -> Option<(Epoch, CellSet)> {
         let (current, live) = self.current();
         let next = current.next();
@@ -284,7 +292,8 @@ pub fn check_vote(
     Ok(())
 }
 
-/// The rule of the module header: more than half of `live` without `discredited` voted for `proposal`.
+/// The rule of the module header: more than half of `live` without `discredited` voted for
+/// `proposal`.
 pub fn has_majority(
     live: CellSet,
     discredited: CellSet,

@@ -1,11 +1,14 @@
 //! The arithmetic that divides CPUs and frames among cells.
 //!
-//! Pure; the monitor applies it at boot and the runner to refuse impossible requests before it boots anything.
+//! Pure; the monitor applies it at boot and the runner to refuse impossible requests before it
+//! boots anything.
 //!
 //! # Invariants
-//! 1. Shares are contiguous, disjoint, in cell order; together they hold all CPUs, and all frames up to alignment.
+//! 1. Shares are contiguous, disjoint, in cell order; together they hold all CPUs, and all frames
+//!    up to alignment.
 //! 2. Every cell gets at least one CPU and [`CELL_BYTES_MIN`] bytes.
-//! 3. Regions start and end on [`LARGE_PAGE_SIZE`] boundaries, so that a nested table can map them by large pages.
+//! 3. Regions start and end on [`LARGE_PAGE_SIZE`] boundaries, so that a nested table can map them
+//!    by large pages.
 
 use core::fmt;
 use core::ops::Range;
@@ -13,7 +16,8 @@ use core::ops::Range;
 use crate::address::{Frame, FrameRange, LARGE_PAGE_SIZE, PAGE_SIZE};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId};
 
-/// The least memory in which a cell can run: public area, image, stacks, heap and something to work with.
+/// The least memory in which a cell can run: public area, image, stacks, heap and something to work
+/// with.
 pub const CELL_BYTES_MIN: u64 = 24 << 20;
 
 const LARGE_PAGE_FRAMES: u64 = LARGE_PAGE_SIZE / PAGE_SIZE;
@@ -59,8 +63,8 @@ impl fmt::Display for PartitionError {
     }
 }
 
-/// The CPUs of `cell` when `cpus` CPUs are shared by `cells` cells; the first cells get one more where it does not
-/// divide evenly.
+/// The CPUs of `cell` when `cpus` CPUs are shared by `cells` cells; the first cells get one more
+/// where it does not divide evenly.
 pub fn cpus_of(cell: CellId, cells: usize, cpus: usize) -> Range<usize> {
     let (each, extra) = (cpus / cells, cpus % cells);
     let start = |index: usize| index * each + index.min(extra);

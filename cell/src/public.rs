@@ -1,7 +1,7 @@
 //! The public area: the first 2 MiB of a cell's memory, which the other cells and the runner read.
 //!
-//! Only the cell itself writes it (one page excepted: the host writes the fault request). Others reach it by careful
-//! reference and treat every word of it as the word of a possibly sick cell.
+//! Only the cell itself writes it (one page excepted: the host writes the fault request). Others
+//! reach it by careful reference and treat every word of it as the word of a possibly sick cell.
 //!
 //! ```text
 //! offset      size        part
@@ -83,8 +83,8 @@ pub struct PublicHeader {
     pub ticks_per_second: AtomicU32,
     /// One word per CPU of the cell, by index within the cell, raised at each of its timer ticks.
     pub clock_words: [AtomicU64; CPUS_MAX],
-    /// The time of the cell's newest timer tick, in nanoseconds of [`crate::Instant`]: from it the runner learns how
-    /// the machine's clock and the host's compare.
+    /// The time of the cell's newest timer tick, in nanoseconds of [`crate::Instant`]: from it the
+    /// runner learns how the machine's clock and the host's compare.
     pub now: AtomicU64,
     /// A word that a measurement bounces between two cells.
     pub bounce: AtomicU64,

@@ -1,10 +1,11 @@
 //! Instants on the machine's one clock, and the conversion from the time-stamp counter.
 //!
-//! All CPUs read one synchronized counter; the monitor measures its rate once and hands every cell the same
-//! [`Clock`], so that times in one cell's records can be laid beside another's.
+//! All CPUs read one synchronized counter; the monitor measures its rate once and hands every cell
+//! the same [`Clock`], so that times in one cell's records can be laid beside another's.
 //!
 //! # Not guaranteed
-//! A sick cell's clock words and time stamps are what that cell wrote; only the monitor's are trusted.
+//! A sick cell's clock words and time stamps are what that cell wrote; only the monitor's are
+//! trusted.
 
 use core::ops::Add;
 use core::time::Duration;

@@ -1,15 +1,18 @@
 //! The record of what happened: fixed records in a ring that survives its cell.
 //!
-//! Writers are the CPUs of one cell (or of the monitor); readers are the runner, through the file that backs the
-//! guest's memory, and whoever shows a time line. A writer takes a slot by one atomic addition and never waits.
+//! Writers are the CPUs of one cell (or of the monitor); readers are the runner, through the file
+//! that backs the guest's memory, and whoever shows a time line. A writer takes a slot by one
+//! atomic addition and never waits.
 //!
 //! # Protocol
-//! Record `n` lies in slot `n % RECORDS`. The writer zeroes the slot's `sequence`, fills the slot, and stores
-//! `n + 1` to `sequence` last. A reader accepts a slot only if its `sequence` is the same, and right, before and after the copy.
+//! Record `n` lies in slot `n % RECORDS`. The writer zeroes the slot's `sequence`, fills the slot,
+//! and stores `n + 1` to `sequence` last. A reader accepts a slot only if its `sequence` is the
+//! same, and right, before and after the copy.
 //!
 //! # Not guaranteed
-//! A writer that is delayed for a whole turn of the ring can spoil one newer record; the sequence number then fails
-//! to match and the reader skips it. A sick cell can write anything into its own ring.
+//! A writer that is delayed for a whole turn of the ring can spoil one newer record; the sequence
+//! number then fails to match and the reader skips it. A sick cell can write anything into its own
+//! ring.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,7 +73,8 @@ events! {
     RecoveryBegin = 20, "recovery.begin";
     /// Barrier 1 was passed. Arguments: epoch.
     Barrier1 = 21, "recovery.barrier1";
-    /// The discard is done. Arguments: epoch, frames writable (high 32 bits) and written (low) by the dead.
+    /// The discard is done. Arguments: epoch, frames writable (high 32 bits) and written (low) by
+    /// the dead.
     Discard = 22, "recovery.discard";
     /// Barrier 2 was passed. Arguments: epoch.
     Barrier2 = 23, "recovery.barrier2";
@@ -108,7 +112,8 @@ events! {
     WorkLost = 61, "work.lost";
     /// The workers of a cell began. Arguments: workers.
     WorkBegin = 62, "work.begin";
-    /// The monitor met a denied access or a fatal state. Arguments: evidence kind (high 32 bits) and cell, address.
+    /// The monitor met a denied access or a fatal state. Arguments: evidence kind (high 32 bits)
+    /// and cell, address.
     Evidence = 100, "monitor.evidence";
     /// The monitor sealed an epoch. Arguments: epoch, live set.
     Sealed = 101, "monitor.sealed";
@@ -126,7 +131,8 @@ events! {
     Restarted = 107, "monitor.restarted";
     /// An NMI that no monitor sent was given to the guest. Arguments: CPU, cell.
     StrayNmi = 108, "monitor.stray_nmi";
-    /// The host did something to the machine; written by the runner, never by the guest. Arguments: fault, target.
+    /// The host did something to the machine; written by the runner, never by the guest. Arguments:
+    /// fault, target.
     HostInjected = 200, "host.injected";
 }
 
@@ -150,7 +156,8 @@ impl TraceRecord {
     /// The `cell` of records that the monitor wrote.
     pub const MONITOR: u8 = 255;
 
-    /// Decodes the words of a slot (time, head, two arguments); `None` if they do not hold record `number` whole.
+    /// Decodes the words of a slot (time, head, two arguments); `None` if they do not hold record
+    /// `number` whole.
     pub const fn decode(words: [u64; 4], number: u64) -> Option<Self> {
         let [at, head, first, second] = words;
         if head >> 32 != (number + 1) & 0xffff_ffff {

@@ -3,8 +3,8 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p cell --test membership_loom --release`.
 //!
 //! # What is explored
-//! Two CPUs, each with one short program of calls; loom runs every order of their atomic operations (up to
-//! [`PREEMPTIONS`] preemptions, which keeps a run under a minute).
+//! Two CPUs, each with one short program of calls; loom runs every order of their atomic operations
+//! (up to [`PREEMPTIONS`] preemptions, which keeps a run under a minute).
 
 #![cfg(loom)]
 #![allow(
@@ -29,7 +29,8 @@ fn cell(number: usize) -> CellId {
     CellId::new(number).unwrap()
 }
 
-/// Explores `programs` on a machine of three live cells, one CPU each, and checks the outcome of each interleaving.
+/// Explores `programs` on a machine of three live cells, one CPU each, and checks the outcome of
+/// each interleaving.
 fn explore(
     programs: &'static [fn(&Membership) -> Vote],
     check: impl Fn(&Membership, &[Vote]) + Send + Sync + 'static,
@@ -103,7 +104,8 @@ fn different_votes_never_seal() {
 
 #[test]
 fn competing_seals_leave_one_live_set() {
-    // Either accuser alone is a majority of what is left, as if the monitor held something against the other.
+    // Either accuser alone is a majority of what is left, as if the monitor held something against
+    // the other.
     explore(
         &[
             |membership| membership.vote(cell(0), FIRST, WITHOUT_1, CellSet(0b110)),
@@ -111,7 +113,8 @@ fn competing_seals_leave_one_live_set() {
         ],
         |membership, votes| {
             assert_one_outcome(membership, votes);
-            // Each may have seen the other's vote change under its eyes; a voter that asks again is told.
+            // Each may have seen the other's vote change under its eyes; a voter that asks again is
+            // told.
             let again = membership.vote(cell(0), FIRST, WITHOUT_1, CellSet(0b110));
             let live = membership.sealed(FIRST);
             assert!(live == Some(WITHOUT_1) || live == Some(WITHOUT_0));
@@ -122,8 +125,8 @@ fn competing_seals_leave_one_live_set() {
 
 #[test]
 fn votes_that_never_stood_together_do_not_seal() {
-    // Of four cells, cell 0 takes its vote back before cell 1 votes for the same set: at no instant three votes stood,
-    // whatever cell 2 reads while it counts.
+    // Of four cells, cell 0 takes its vote back before cell 1 votes for the same set: at no instant
+    // three votes stood, whatever cell 2 reads while it counts.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(PREEMPTIONS);
     model.check(|| {
@@ -141,7 +144,8 @@ fn votes_that_never_stood_together_do_not_seal() {
 
 #[test]
 fn a_vote_that_changes_is_not_counted_beside_its_former_self() {
-    // Cell 1 leaves {0,1} for {1,2}, and only then cell 2 joins it. Whoever counts {0,1} needs cells 0 and 1 at one instant.
+    // Cell 1 leaves {0,1} for {1,2}, and only then cell 2 joins it. Whoever counts {0,1} needs
+    // cells 0 and 1 at one instant.
     explore(
         &[
             |membership| membership.vote(cell(0), FIRST, WITHOUT_2, NONE),

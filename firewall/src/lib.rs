@@ -8,8 +8,8 @@
 //! | [`monitor`] | the policy of the monitor, for every back end |
 //! | [`machine`] | the islands where the monitor meets the processor, back ends among them |
 //!
-//! The first three are pure and tested on the host. Unsafe code lives in `machine`, and in `monitor` where it reads or
-//! writes a cell's memory.
+//! The first three are pure and tested on the host. Unsafe code lives in `machine`, and in
+//! `monitor` where it reads or writes a cell's memory.
 
 #![cfg_attr(not(test), no_std)]
 

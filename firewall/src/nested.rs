@@ -1,21 +1,23 @@
 //! Nested tables: what one cell can reach, in the format of x86-64 page tables.
 //!
-//! One table per cell, in monitor memory, guest-physical equal to host-physical. The NPT back end hangs it under the
-//! root of the nested walk, the paging back end under the physical window of the cell's own tables: the format is the
-//! same (AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, 5.3 and 15.25.5), so one structure serves both.
+//! One table per cell, in monitor memory, guest-physical equal to host-physical. The NPT back end
+//! hangs it under the root of the nested walk, the paging back end under the physical window of the
+//! cell's own tables: the format is the same (AMD64 Architecture Programmer's Manual, volume 2,
+//! rev. 3.41, 5.3 and 15.25.5), so one structure serves both.
 //!
-//! Uniform stretches are mapped by 2 MiB pages; the first 4 KiB entry in a stretch splits it. Pages for the lower
-//! level come from a pool that is set aside at boot.
+//! Uniform stretches are mapped by 2 MiB pages; the first 4 KiB entry in a stretch splits it. Pages
+//! for the lower level come from a pool that is set aside at boot.
 //!
 //! # Invariants
-//! 1. Every change is one compare-and-exchange or one store of one entry, so that a CPU that stops in the middle
-//!    leaves a table that is valid, and that no CPU waits for another.
+//! 1. Every change is one compare-and-exchange or one store of one entry, so that a CPU that stops
+//!    in the middle leaves a table that is valid, and that no CPU waits for another.
 //! 2. Page addresses inside a table come from this table's own storage only.
-//! 3. [`NestedTable::close`] unhooks the whole table from its root; the leaves stay for [`NestedTable::is_written`].
+//! 3. [`NestedTable::close`] unhooks the whole table from its root; the leaves stay for
+//!    [`NestedTable::is_written`].
 //!
 //! # Not guaranteed
-//! A processor may use an entry that it read before a change until it next enters the monitor. Who revokes must kick
-//! the cell's CPUs and wait for them (`crate::monitor::fence`).
+//! A processor may use an entry that it read before a change until it next enters the monitor. Who
+//! revokes must kick the cell's CPUs and wait for them (`crate::monitor::fence`).
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -116,7 +118,8 @@ pub struct NestedTable {
 }
 
 impl NestedTable {
-    /// A closed table over `bytes` bytes in `pages`, of which there are [`pages_needed`]. The range is at most 512 GiB.
+    /// A closed table over `bytes` bytes in `pages`, of which there are [`pages_needed`]. The range
+    /// is at most 512 GiB.
     pub fn new(pages: &'static [TablePage], bytes: u64) -> Self {
         let gibibytes = bytes.div_ceil(GIB) as usize;
         assert!(
@@ -139,7 +142,8 @@ impl NestedTable {
         self.root.address()
     }
 
-    /// The entry that hangs the whole table under a root of somebody else's (the paging back end's window).
+    /// The entry that hangs the whole table under a root of somebody else's (the paging back end's
+    /// window).
     pub fn branch(&self) -> u64 {
         self.upper.address().0 | BRANCH
     }
@@ -215,8 +219,8 @@ impl NestedTable {
         }
     }
 
-    /// Whether the cell wrote `frame` since its access was last set. Only frames with an entry of their own are
-    /// tracked; a large page says `false`, and no grant is ever made by one.
+    /// Whether the cell wrote `frame` since its access was last set. Only frames with an entry of
+    /// their own are tracked; a large page says `false`, and no grant is ever made by one.
     pub fn is_written(&self, frame: Frame) -> bool {
         self.small_leaf(frame)
             .is_some_and(|entry| entry.load(Ordering::SeqCst) & DIRTY != 0)
@@ -281,7 +285,8 @@ impl NestedTable {
         Some(page.entry(frame.index()))
     }
 
-    /// The 4 KiB entry of `frame`, splitting its large page if need be; `None` outside the table's range.
+    /// The 4 KiB entry of `frame`, splitting its large page if need be; `None` outside the table's
+    /// range.
     fn leaf_for_change(&self, frame: Frame) -> Result<Option<&AtomicU64>, Exhausted> {
         let Some(directory) = self.directory_entry(frame) else {
             return Ok(None);

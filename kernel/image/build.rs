@@ -1,6 +1,7 @@
 //! Link arguments of the cell kernel image.
 //!
-//! They are given here and not in a configuration file, so that every way of building the image uses them.
+//! They are given here and not in a configuration file, so that every way of building the image
+//! uses them.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,8 @@ fn main() {
         .unwrap_or_default();
     let script = folder.join("link.ld");
     println!("cargo:rerun-if-changed=link.ld");
-    // Built for a hosted target, the link is driven by a C compiler; for a bare one by the linker itself.
+    // Built for a hosted target, the link is driven by a C compiler; for a bare one by the linker
+    // itself.
     let hosted = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system != "none");
     let arguments: &[&str] = if hosted {
         &[

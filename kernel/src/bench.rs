@@ -1,8 +1,8 @@
 //! What the kernel's operations cost, measured when the host asks for it.
 //!
-//! The host raises `requested` in the bench record of the public area; a thread of the lowest priority measures and
-//! answers in `done`. Each result is a name and samples; a sample is the mean of one batch, in time-stamp counter
-//! cycles, so that the runner can tell median and worst.
+//! The host raises `requested` in the bench record of the public area; a thread of the lowest
+//! priority measures and answers in `done`. Each result is a name and samples; a sample is the mean
+//! of one batch, in time-stamp counter cycles, so that the runner can tell median and worst.
 //!
 //! # Not guaranteed
 //! That nothing else ran meanwhile: measure on a machine without work.
@@ -25,7 +25,8 @@ fn record() -> *mut BenchRecord {
 /// The counters of the record.
 fn counters() -> (&'static AtomicU32, &'static AtomicU32, &'static AtomicU32) {
     let record = record();
-    // SAFETY: the record is a part of the own public area, mapped for as long as the cell lives; these fields are atomics.
+    // SAFETY: the record is a part of the own public area, mapped for as long as the cell lives;
+    // these fields are atomics.
     unsafe {
         (
             &(*record).requested,
@@ -86,7 +87,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Measures `operation`: one batch to warm up, then [`BENCH_SAMPLES`] batches of `batch` calls each.
+    /// Measures `operation`: one batch to warm up, then [`BENCH_SAMPLES`] batches of `batch` calls
+    /// each.
     pub fn measure(&mut self, name: &str, batch: u64, mut operation: impl FnMut()) {
         self.sample(name, || {
             let start = clock::cycles();
@@ -97,7 +99,8 @@ impl Recorder {
         });
     }
 
-    /// Records [`BENCH_SAMPLES`] samples that `sample` measures itself; `None` ends the measurement early.
+    /// Records [`BENCH_SAMPLES`] samples that `sample` measures itself; `None` ends the measurement
+    /// early.
     pub fn sample(&mut self, name: &str, mut sample: impl FnMut() -> Option<u64>) {
         let Some(result) = self.next_result(name) else {
             return;
@@ -120,8 +123,9 @@ impl Recorder {
         if self.count == BENCH_RESULTS_MAX {
             return None;
         }
-        // SAFETY: the index is in range, and only the one bench thread writes results. The name is written through the raw
-        // pointer before any reference to the result is made; its other fields are atomics.
+        // SAFETY: the index is in range, and only the one bench thread writes results. The name is
+        // written through the raw pointer before any reference to the result is made; its other
+        // fields are atomics.
         let result = unsafe {
             let result = &raw mut (*record()).results[self.count];
             let room = &raw mut (*result).name;

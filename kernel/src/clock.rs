@@ -1,8 +1,8 @@
 //! The cell's view of the machine's one clock.
 //!
 //! # Not guaranteed
-//! That the clock is right: `sw.fast_clock` makes this cell's run too fast, from the moment of the fault on. The
-//! other cells are not touched by it.
+//! That the clock is right: `sw.fast_clock` makes this cell's run too fast, from the moment of the
+//! fault on. The other cells are not touched by it.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -96,7 +96,8 @@ pub fn run_fast(factor: u64) {
     FACTOR.store(factor.max(1), Ordering::Relaxed);
 }
 
-/// Waits for `span` by the counter, without giving the CPU away. For hardware waits of microseconds.
+/// Waits for `span` by the counter, without giving the CPU away. For hardware waits of
+/// microseconds.
 pub fn spin(span: Duration) {
     let (start, length) = (cycles(), cycles_of(span));
     while cycles().wrapping_sub(start) < length {

@@ -1,12 +1,13 @@
 //! Faults that this cell injects into itself when the host asks for it.
 //!
 //! # Protocol
-//! The host fills the fault request of the public area and raises its sequence number last. Each tick looks there. A
-//! request that waits for an event is armed: the event counts down as it is traced, so that the fault hits in the
-//! middle of what the event tells of.
+//! The host fills the fault request of the public area and raises its sequence number last. Each
+//! tick looks there. A request that waits for an event is armed: the event counts down as it is
+//! traced, so that the fault hits in the middle of what the event tells of.
 //!
 //! # Invariants
-//! 1. A request is carried out at most once (compare-and-exchange on the sequence number that was done last).
+//! 1. A request is carried out at most once (compare-and-exchange on the sequence number that was
+//!    done last).
 //! 2. A request that an earlier life of the cell left behind is not carried out.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -44,8 +45,8 @@ static REMAINING: AtomicU64 = AtomicU64::new(0);
 static DUE: AtomicBool = AtomicBool::new(false);
 
 fn request() -> &'static FaultRequest {
-    // SAFETY: a page of the own public area, mapped for as long as the cell lives, made of atomics that any bit pattern
-    // fits; the host writes it.
+    // SAFETY: a page of the own public area, mapped for as long as the cell lives, made of atomics
+    // that any bit pattern fits; the host writes it.
     unsafe { &*window::pointer::<FaultRequest>(own().public(FAULT_OFFSET)) }
 }
 
@@ -95,8 +96,8 @@ pub fn at_tick() {
     carry_out(sequence, fault);
 }
 
-/// Counts down to the awaited event. Called for every event that this cell traces; a fault that is due at once, and
-/// needs nothing, happens right here.
+/// Counts down to the awaited event. Called for every event that this cell traces; a fault that is
+/// due at once, and needs nothing, happens right here.
 pub fn at_event(event: Event) {
     let awaited = AWAITED.load(Ordering::Acquire);
     if awaited == 0 || awaited != event as u32 {
@@ -149,8 +150,8 @@ fn inject(injection: Injection) {
     }
 }
 
-/// Injects in threads of the highest priority: what takes long must not take the ticks with it. A loop needs one thread
-/// per CPU, or the cell would go on with the others.
+/// Injects in threads of the highest priority: what takes long must not take the ticks with it. A
+/// loop needs one thread per CPU, or the cell would go on with the others.
 fn start(injection: Injection) {
     let is_loop = injection.fault == InnerFault::Loop;
     for _ in 0..if is_loop { own().cpus_count } else { 1 } {

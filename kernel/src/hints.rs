@@ -18,7 +18,8 @@ pub fn raise(suspect: CellId, reason: HintReason) {
     BOX.raise(suspect, reason);
 }
 
-/// Raises a hint about a careful reference that failed, if that speaks against the cell that was read.
+/// Raises a hint about a careful reference that failed, if that speaks against the cell that was
+/// read.
 pub fn raise_about(error: &CarefulError) {
     if error.blames_cell() {
         let reason = match error.failure {

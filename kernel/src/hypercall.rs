@@ -36,7 +36,8 @@ fn raw(call: Hypercall, arguments: [u64; 4]) -> (u64, u64) {
     let (mut status, mut value) = (call as u64, arguments[2]);
     let entry = known().map_or(0, |own| own.hypercall_entry);
     if entry == 0 {
-        // SAFETY: behind NPT, VMMCALL enters the monitor, which changes RAX and RDX only. Memory may change: no `nomem`.
+        // SAFETY: behind NPT, VMMCALL enters the monitor, which changes RAX and RDX only. Memory
+        // may change: no `nomem`.
         unsafe {
             asm!(
                 "vmmcall",
@@ -49,8 +50,9 @@ fn raw(call: Hypercall, arguments: [u64; 4]) -> (u64, u64) {
             );
         }
     } else {
-        // SAFETY: the monitor named this entry in the handover block; it keeps every register but RAX and RDX. Without
-        // `nostack`, the call may push onto the stack and the red zone is out of use.
+        // SAFETY: the monitor named this entry in the handover block; it keeps every register but
+        // RAX and RDX. Without `nostack`, the call may push onto the stack and the red zone is out
+        // of use.
         unsafe {
             asm!(
                 "call {entry}",
@@ -134,7 +136,8 @@ fn by_pieces(
 /// Adds `cell`, in the life named, to the writer sets of own `frames`.
 ///
 /// # Errors
-/// `Stale`, `Denied` (not the home), `Exhausted`. Pieces of up to 64 frames before the failing one stay granted.
+/// `Stale`, `Denied` (not the home), `Exhausted`. Pieces of up to 64 frames before the failing one
+/// stay granted.
 pub fn grant(
     frames: FrameRange,
     cell: CellId,
@@ -149,7 +152,8 @@ pub fn grant(
     })
 }
 
-/// Removes `cell` from the writer sets of own `frames`. They are protected once [`drained`] answers `Ok`.
+/// Removes `cell` from the writer sets of own `frames`. They are protected once [`drained`] answers
+/// `Ok`.
 ///
 /// # Errors
 /// `Denied` (not the home).
@@ -219,7 +223,8 @@ pub fn start_cpu(
 /// Votes for `live` as the live set of `epoch`. Returns the sealed set, perhaps another one.
 ///
 /// # Errors
-/// `Busy` while votes are missing, `NotNext`, `AlreadyVoted`, `Denied` (not live), `BadArgument`, `Exhausted`.
+/// `Busy` while votes are missing, `NotNext`, `AlreadyVoted`, `Denied` (not live), `BadArgument`,
+/// `Exhausted`.
 pub fn vote(epoch: Epoch, live: CellSet) -> Result<CellSet, HypercallError> {
     call(Hypercall::Vote, [epoch.0.into(), live.0, 0, 0]).map(CellSet)
 }
@@ -253,7 +258,8 @@ pub fn adopt_console() -> Result<(), HypercallError> {
     call(Hypercall::AdoptConsole, [0; 4]).map(drop)
 }
 
-/// Reports a bus error that this kernel took as a page fault. Returns what kind the monitor says it was, where it says.
+/// Reports a bus error that this kernel took as a page fault. Returns what kind the monitor says it
+/// was, where it says.
 ///
 /// # Errors
 /// `Unknown` where the monitor saw the access itself.

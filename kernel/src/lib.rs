@@ -1,7 +1,8 @@
 //! The cell kernel: one private copy per cell, in guest mode, under the monitor's firewall.
 //!
-//! It owns a set of CPUs and frames, and nothing outside of them can make it stop: what it reads of others it reads with
-//! care, what it waits for has a deadline. What it does wrong itself ends its own life, with an epitaph.
+//! It owns a set of CPUs and frames, and nothing outside of them can make it stop: what it reads of
+//! others it reads with care, what it waits for has a deadline. What it does wrong itself ends its
+//! own life, with an epitaph.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -23,8 +24,9 @@
 //! | [`bench`], [`measurements`] | what the kernel's operations cost |
 //!
 //! # Unsafe code
-//! Lives in `cpu`, `memory`, `thread::{context, scheduler, spawn}`, `hypercall`, `own`, and where the public area is
-//! reached (`trace`, `faults`, `bench`, `panic`, `pages`, `calls::rings`, `liveness::surroundings`, `work`); each header says what keeps it sound.
+//! Lives in `cpu`, `memory`, `thread::{context, scheduler, spawn}`, `hypercall`, `own`, and where
+//! the public area is reached (`trace`, `faults`, `bench`, `panic`, `pages`, `calls::rings`,
+//! `liveness::surroundings`, `work`); each header says what keeps it sound.
 
 #![cfg_attr(not(test), no_std)]
 

@@ -1,12 +1,14 @@
 //! The lock of the kernel: interrupts off, then spin.
 //!
-//! Interrupt-level services and threads share data, so a holder must not be interrupted on its own CPU. Holders are
-//! CPUs of one cell; a CPU that stops while it holds a lock stops its cell, which the other cells then find.
+//! Interrupt-level services and threads share data, so a holder must not be interrupted on its own
+//! CPU. Holders are CPUs of one cell; a CPU that stops while it holds a lock stops its cell, which
+//! the other cells then find.
 //!
 //! # Invariants
 //! 1. Interrupts are off on the holder's CPU for as long as it holds the lock.
 //! 2. Nothing blocks, yields or waits for another cell while it holds one.
-//! 3. Order, outermost first: threads' stacks, page tables, scheduler table, frames, heap, console. None is taken inside a later one.
+//! 3. Order, outermost first: threads' stacks, page tables, scheduler table, frames, heap, console.
+//!    None is taken inside a later one.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -61,7 +63,8 @@ impl<T: ?Sized> fmt::Debug for Lock<T> {
     }
 }
 
-/// Access to the data of a [`Lock`]. The lock opens first, interrupts come back after it: fields drop in order.
+/// Access to the data of a [`Lock`]. The lock opens first, interrupts come back after it: fields
+/// drop in order.
 #[derive(Debug)]
 pub struct Guard<'a, T: ?Sized> {
     inner: SpinMutexGuard<'a, T>,

@@ -142,7 +142,8 @@ fn grant_and_revoke(
     });
 }
 
-/// Revokes, and waits until no CPU of the neighbour can write by an older right. Whether that came in time.
+/// Revokes, and waits until no CPU of the neighbour can write by an older right. Whether that came
+/// in time.
 fn close(frames: FrameRange, neighbour: CellId) -> bool {
     let deadline = clock::now() + PATIENCE;
     if hypercall::revoke(frames, neighbour).is_err() {

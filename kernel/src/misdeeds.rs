@@ -1,7 +1,8 @@
 //! What a sick kernel does: the acts behind the injected faults.
 //!
 //! # Not guaranteed
-//! Anything about this cell afterwards. That nothing outside it is harmed is the monitor's part, and the point.
+//! Anything about this cell afterwards. That nothing outside it is harmed is the monitor's part,
+//! and the point.
 
 use core::hint::{black_box, spin_loop};
 
@@ -23,7 +24,8 @@ const LAPIC_BASE: u64 = 0xfee0_0000;
 /// Commands that a storm sends: an interrupt of some vector, an NMI, an INIT.
 const COMMANDS: [u32; 3] = [0x0000_4030, 0x0000_4400, 0x0000_4500];
 
-/// Ports, and values for them, that reset the machine: keyboard controller, system control port A, reset control.
+/// Ports, and values for them, that reset the machine: keyboard controller, system control port A,
+/// reset control.
 const RESETS: [(u16, u8); 4] = [(0x64, 0xfe), (0x92, 0x01), (0xcf9, 0x02), (0xcf9, 0x06)];
 
 /// Loops for ever with interrupts off.
@@ -59,7 +61,8 @@ fn recurse(depth: u64) -> u64 {
     recurse(black_box(depth + 1)) + frame[(depth % 32) as usize]
 }
 
-/// Stores to random addresses all over physical memory, then does what a kernel does after a bus error.
+/// Stores to random addresses all over physical memory, then does what a kernel does after a bus
+/// error.
 fn write_wildly(injection: Injection) {
     let mut random = Random::new(injection.seed);
     let words = own().machine.frames_count * PAGE_SIZE / 8;
@@ -67,8 +70,9 @@ fn write_wildly(injection: Injection) {
     for _ in 0..injection.argument {
         let address = PhysicalAddress(random.below(words) * 8);
         let value = random.next();
-        // SAFETY: none. A wild write is a wild write: where it hits this cell's own memory, this cell may do anything after
-        // it, and that is what is injected. Elsewhere the firewall stands.
+        // SAFETY: none. A wild write is a wild write: where it hits this cell's own memory, this
+        // cell may do anything after it, and that is what is injected. Elsewhere the firewall
+        // stands.
         let outcome = unsafe { guarded::try_write(address, &value.to_le_bytes()) };
         denied += u64::from(outcome.is_err());
     }
@@ -79,7 +83,8 @@ fn write_wildly(injection: Injection) {
     );
 }
 
-/// Tries to interrupt CPUs of other cells: by the interface of the monitor, past it, and by the doorbell.
+/// Tries to interrupt CPUs of other cells: by the interface of the monitor, past it, and by the
+/// doorbell.
 fn storm(count: u64) {
     let own = own();
     let targets = || own.machine.all_cells().without(own.cell).iter();

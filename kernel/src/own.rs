@@ -4,7 +4,8 @@
 //!
 //! # Invariants
 //! 1. [`own`] is set once, by the boot CPU, before interrupts are on and before another CPU starts.
-//! 2. `machine` points to the monitor's record: readable, never written by a cell, alive as long as the machine.
+//! 2. `machine` points to the monitor's record: readable, never written by a cell, alive as long as
+//!    the machine.
 
 use cell::handover::{Handover, MAGIC, Settings};
 use cell::machine::{BackEnd, MachineRecord};
@@ -62,8 +63,8 @@ impl Own {
         }
         let cell = CellId::new(handover.cell as usize).ok_or(HandoverError::Impossible)?;
         let back_end = handover.back_end().ok_or(HandoverError::Impossible)?;
-        // SAFETY: the monitor's record is mapped readable at the address that the monitor itself handed over, is never
-        // moved, and changes by atomic stores only (`MachineRecord`).
+        // SAFETY: the monitor's record is mapped readable at the address that the monitor itself
+        // handed over, is never moved, and changes by atomic stores only (`MachineRecord`).
         let machine = unsafe { &*window::pointer::<MachineRecord>(handover.machine) };
         Ok(Self {
             cell,
@@ -91,8 +92,8 @@ impl Own {
 
     /// The cell's own public header.
     pub fn header(&self) -> &'static PublicHeader {
-        // SAFETY: the public area is the first 2 MiB of the cell's own region, mapped for as long as the cell lives, and
-        // the header is made of atomics that any bit pattern fits.
+        // SAFETY: the public area is the first 2 MiB of the cell's own region, mapped for as long
+        // as the cell lives, and the header is made of atomics that any bit pattern fits.
         unsafe { &*window::pointer(self.public(cell::public::HEADER_OFFSET)) }
     }
 }
@@ -103,13 +104,15 @@ impl Own {
 /// What is wrong with the block; the kernel cannot run then.
 ///
 /// # Safety
-/// `address` is what the monitor passed as RAM disk, and this is the first Rust code that the cell runs.
+/// `address` is what the monitor passed as RAM disk, and this is the first Rust code that the cell
+/// runs.
 pub unsafe fn take(address: Option<u64>) -> Result<&'static Own, HandoverError> {
     let address = address.ok_or(HandoverError::Missing)?;
     if address < window::START || !address.is_multiple_of(8) {
         return Err(HandoverError::Missing);
     }
-    // SAFETY: the caller vouches for the address; alignment was checked, and every bit pattern is a `Handover`.
+    // SAFETY: the caller vouches for the address; alignment was checked, and every bit pattern is a
+    // `Handover`.
     let handover = unsafe { *(address as *const Handover) };
     let own = Own::check(&handover)?;
     Ok(OWN.call_once(|| own))

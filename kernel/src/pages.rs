@@ -1,9 +1,11 @@
-//! Memory shared with other cells, at work: the tables of [`crate::sharing`] with real frames, hypercalls and calls.
+//! Memory shared with other cells, at work: the tables of `sharing` with real frames.
 //!
 //! # Invariants
-//! 1. The tables are reached under one lock, with interrupts off, and no call to another cell is made meanwhile.
+//! 1. The tables are reached under one lock, with interrupts off, and no call to another cell is
+//!    made meanwhile.
 //! 2. Every access to another cell's memory holds a pass of the gate; the recovery closes the gate.
-//! 3. Pages and lent frames come out of the frame pool with uses of their own; kernel data never lies in them.
+//! 3. Pages and lent frames come out of the frame pool with uses of their own; kernel data never
+//!    lies in them.
 
 use core::time::Duration;
 
@@ -40,7 +42,8 @@ static TABLES: Once<Lock<Tables>> = Once::new();
 /// Stops accesses to other cells' memory during a recovery.
 pub static GATE: Gate = Gate::new();
 
-/// Offers `pages` pages, whose content [`fill_page`] makes, and sets frames aside for lending. Boot CPU, once.
+/// Offers `pages` pages, whose content [`fill_page`] makes, and sets frames aside for lending. Boot
+/// CPU, once.
 pub fn set_up(pages: usize) {
     let pool = pool::allocate_row(POOL_FRAMES, 1, FrameUse::Loaned);
     let pool = pool.expect("a new cell has frames to lend");
@@ -94,7 +97,8 @@ impl Firewall for Hypercalls {
         let table = own().machine.firewall_table;
         let is_closed = |frame: Frame| {
             let entry = PhysicalAddress(table.0 + frame.0 * size_of::<u64>() as u64);
-            // SAFETY: the monitor shows the whole table to every cell, and an own frame has an entry in it.
+            // SAFETY: the monitor shows the whole table to every cell, and an own frame has an
+            // entry in it.
             unsafe { window::pointer::<u64>(entry).read_volatile() == 0 }
         };
         if frames.iter().all(is_closed) {
@@ -352,7 +356,8 @@ fn tend() {
     }
 }
 
-/// The step of a recovery between the barriers; `None` while an access to other cells' memory is still under way.
+/// The step of a recovery between the barriers; `None` while an access to other cells' memory is
+/// still under way.
 pub fn discard(dead: CellSet, lives: &[Peer], policy: Discard) -> Option<RecoveryReport> {
     if !GATE.is_empty() {
         return None;

@@ -1,11 +1,12 @@
 //! The end of a cell's life by its own hand: an epitaph, and a hypercall that stops its CPUs.
 //!
-//! A broken invariant of this kernel ends this cell and nothing else. The epitaph lies in the public area, where the
-//! runner and the other cells find it.
+//! A broken invariant of this kernel ends this cell and nothing else. The epitaph lies in the
+//! public area, where the runner and the other cells find it.
 //!
 //! # Invariants
 //! 1. Nothing here takes a lock, allocates, or waits.
-//! 2. Only the first CPU that gets here writes the epitaph; whoever comes later, the same CPU included, only stops.
+//! 2. Only the first CPU that gets here writes the epitaph; whoever comes later, the same CPU
+//!    included, only stops.
 
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -150,8 +151,9 @@ struct EpitaphText {
 impl Write for EpitaphText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for &byte in text.as_bytes().iter().take(EPITAPH_BYTES - self.length) {
-            // SAFETY: `text` points to `EPITAPH_BYTES` bytes of the own public area, and `length` is below that here; only
-            // the first CPU that panics writes them (invariant 2), and readers outside Rust see them after `written`.
+            // SAFETY: `text` points to `EPITAPH_BYTES` bytes of the own public area, and `length`
+            // is below that here; only the first CPU that panics writes them (invariant 2), and
+            // readers outside Rust see them after `written`.
             unsafe { self.text.add(self.length).write_volatile(byte) };
             self.length += 1;
         }
@@ -161,8 +163,8 @@ impl Write for EpitaphText {
 
 fn write_epitaph(own: &Own, place: Place, message: fmt::Arguments<'_>) {
     let epitaph = window::pointer::<Epitaph>(own.public(EPITAPH_OFFSET));
-    // SAFETY: the epitaph is a part of the own public area. Its text is only reached through the raw pointer, its other
-    // fields are atomics.
+    // SAFETY: the epitaph is a part of the own public area. Its text is only reached through the
+    // raw pointer, its other fields are atomics.
     let (written, length, incarnation, cpu, at, text) = unsafe {
         (
             &(*epitaph).written,
@@ -194,7 +196,8 @@ fn write_addresses(writer: &mut EpitaphText, stack_pointer: u64) -> fmt::Result 
         if !stacks::is_readable(address) {
             break;
         }
-        // SAFETY: the address lies in memory of this cell that is mapped (checked above) and is aligned.
+        // SAFETY: the address lies in memory of this cell that is mapped (checked above) and is
+        // aligned.
         let value = unsafe { (address as *const u64).read_volatile() };
         if (start..end).contains(&value) {
             writer.write_str(if listed == 0 { "; stack:" } else { "" })?;

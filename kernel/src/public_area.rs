@@ -1,7 +1,8 @@
 //! The cell's own public area: what it tells the others.
 //!
 //! # Invariants
-//! 1. The tag is stored last at the start of a life and removed first at its end; in between the header is valid.
+//! 1. The tag is stored last at the start of a life and removed first at its end; in between the
+//!    header is valid.
 //! 2. The clock word of a CPU that does not take part in this life is 0; the others start at 1.
 
 use core::sync::atomic::Ordering;

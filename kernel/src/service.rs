@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. No service blocks, waits for another cell, or runs for longer than a small part of a tick.
-//! 2. Any CPU of the cell may run any service; each sees to it that two CPUs in it at once do no harm.
+//! 2. Any CPU of the cell may run any service; each sees to it that two CPUs in it at once do no
+//!    harm.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,8 +29,8 @@ static LAST_ROUND: AtomicU64 = AtomicU64::new(0);
 /// When somebody rang the doorbell.
 const AT_DOORBELL: &[fn()] = &[agent::step, rings::poll_all];
 
-/// Runs the services of a timer tick, unless another CPU of the cell just did: once per tick is enough for the cell, and a CPU
-/// that stops leaves them to the others.
+/// Runs the services of a timer tick, unless another CPU of the cell just did: once per tick is
+/// enough for the cell, and a CPU that stops leaves them to the others.
 pub fn at_tick() {
     let period = u64::from(own().settings.tick_microseconds) * 1000;
     let now = clock::now().0;

@@ -1,12 +1,12 @@
 //! From the entry to a serving cell.
 //!
 //! # Entry contract
-//! What is true: long mode, ring 0, interrupts off; the cell's own page tables with the image at its link address and
-//! the physical window; SSE enabled; a stack of 64 KiB; the boot information in the first argument, with the handover
-//! block as RAM disk.
+//! What is true: long mode, ring 0, interrupts off; the cell's own page tables with the image at
+//! its link address and the physical window; SSE enabled; a stack of 64 KiB; the boot information
+//! in the first argument, with the handover block as RAM disk.
 //!
-//! What is not known: GDT, IDT and TSS (they are not in the cell's memory), what the frames hold that were not used at
-//! entry, how many of the cell's other CPUs the monitor has.
+//! What is not known: GDT, IDT and TSS (they are not in the cell's memory), what the frames hold
+//! that were not used at entry, how many of the cell's other CPUs the monitor has.
 //!
 //! What we are responsible for: everything else, from the descriptor tables on.
 
@@ -64,7 +64,8 @@ fn take_handover(info: &BootInfo) -> Result<&'static Own, HandoverError> {
     if info.physical_memory_offset.into_option() != Some(window::START) {
         return Err(HandoverError::Window);
     }
-    // SAFETY: the RAM disk of the boot information is what the monitor passes, and nothing ran before.
+    // SAFETY: the RAM disk of the boot information is what the monitor passes, and nothing ran
+    // before.
     unsafe { own::take(info.ramdisk_addr.into_option()) }
 }
 

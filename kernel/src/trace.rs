@@ -14,8 +14,8 @@ use crate::{clock, faults};
 /// The cell's own ring, once the handover block is taken.
 pub fn ring() -> Option<&'static CellTrace> {
     let own = known()?;
-    // SAFETY: the ring lies in the cell's own public area, mapped for as long as the cell lives, and is made of atomics
-    // that any bit pattern fits.
+    // SAFETY: the ring lies in the cell's own public area, mapped for as long as the cell lives,
+    // and is made of atomics that any bit pattern fits.
     Some(unsafe { &*window::pointer::<CellTrace>(own.public(TRACE_OFFSET)) })
 }
 

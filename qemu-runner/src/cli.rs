@@ -34,7 +34,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build, boot, and open the serial console. Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor.
+    /// Build, boot, and open the serial console. Ctrl-A X leaves, Ctrl-A C switches to QEMU's
+    /// monitor.
     Run(Box<RunArguments>),
     /// Boot, let the cells work, inject a fault, follow it to the end, judge.
     Inject(Box<InjectArguments>),

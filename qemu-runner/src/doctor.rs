@@ -1,6 +1,7 @@
 //! What of QEMU and of this host works, and what to do about the rest.
 //!
-//! Nothing is assumed that can be tried: a machine that stands still is started and each channel is used once.
+//! Nothing is assumed that can be tried: a machine that stands still is started and each channel is
+//! used once.
 
 use std::fs;
 use std::io::Read;

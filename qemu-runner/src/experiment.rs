@@ -1,7 +1,8 @@
 //! One run: boot, work, inject, follow to the end.
 //!
 //! # Invariants
-//! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the machine's.
+//! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the
+//!    machine's.
 //! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
 
 use std::time::{Duration, Instant};
@@ -120,7 +121,8 @@ impl<'a> Run<'a> {
                 self.session.machine.public(cell),
             )?;
         }
-        // A second fault that the victim's kernel times itself must be asked for before the first strikes.
+        // A second fault that the victim's kernel times itself must be asked for before the first
+        // strikes.
         if let Some((strike, trigger)) = self.second.clone()
             && matches!(strike.fault, Fault::Inner(_))
             && trigger.is_seen_by_every_cell()
@@ -194,7 +196,8 @@ impl<'a> Run<'a> {
         loop {
             let new = self.look()?;
             self.act(new)?;
-            // Suspicions that come to nothing stop nobody, and may go on for as long as the host is busy.
+            // Suspicions that come to nothing stop nobody, and may go on for as long as the host is
+            // busy.
             let news = |event: Event| matters(event) && !SUSPICIONS.contains(&event);
             if self.watch.records[new..]
                 .iter()

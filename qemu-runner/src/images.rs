@@ -1,7 +1,8 @@
 //! The two images: the monitor and the cell kernel, built by a cargo of their own.
 //!
-//! They need link arguments that no other crate may get, and profiles of their own, so they are built into a target
-//! directory below the workspace's: the outer cargo's lock and flags stay out of it.
+//! They need link arguments that no other crate may get, and profiles of their own, so they are
+//! built into a target directory below the workspace's: the outer cargo's lock and flags stay out
+//! of it.
 
 use std::env;
 use std::path::{Path, PathBuf};

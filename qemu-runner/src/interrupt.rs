@@ -1,6 +1,7 @@
 //! Ctrl-C: asked for by a signal, noticed by every wait.
 //!
-//! The handler only sets a flag, so that the code that started a QEMU also ends it and removes its files.
+//! The handler only sets a flag, so that the code that started a QEMU also ends it and removes its
+//! files.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};

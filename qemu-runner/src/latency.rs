@@ -16,7 +16,8 @@ pub struct Latencies {
     pub first_hint: Option<f64>,
     /// The first epoch began somewhere.
     pub epoch_begun: Option<f64>,
-    /// How long the agreement itself took, from the forming of opinions to the decision, in the slowest survivor.
+    /// How long the agreement itself took, from the forming of opinions to the decision, in the
+    /// slowest survivor.
     pub agreement: Option<f64>,
     /// A live set was decided, by the last survivor.
     pub decided: Option<f64>,
@@ -95,7 +96,8 @@ fn last_of_first(run: &Observation, survivors: CellSet, event: Event) -> Option<
     times?.into_iter().max()
 }
 
-/// The longest time from a survivor's last opinion to its first decision; `None` if one never decided.
+/// The longest time from a survivor's last opinion to its first decision; `None` if one never
+/// decided.
 fn agreement(run: &Observation, survivors: CellSet) -> Option<f64> {
     let span = |cell: CellId| {
         let own = |record: &&Observed| record.source == Source::Cell(cell.index());

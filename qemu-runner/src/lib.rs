@@ -1,8 +1,8 @@
 //! The host side: builds, boots, injects faults, measures, reports.
 //!
-//! The `qemu-runner` binary is a command line over this library; the on-target tests use it directly. What the
-//! runner knows of the guest it reads from the file that backs the guest's memory, by the layouts of the `cell`
-//! crate. Serial text is for people and is never parsed.
+//! The `qemu-runner` binary is a command line over this library; the on-target tests use it
+//! directly. What the runner knows of the guest it reads from the file that backs the guest's
+//! memory, by the layouts of the `cell` crate. Serial text is for people and is never parsed.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -131,7 +131,8 @@ impl Observation {
         CellSet::first(self.before.len()).minus(self.dead())
     }
 
-    /// How often a cell saw an attempt at agreement end with nobody expelled, from the first fault on.
+    /// How often a cell saw an attempt at agreement end with nobody expelled, from the first fault
+    /// on.
     pub fn false_alarms(&self) -> usize {
         self.since_start()
             .filter(|record| record.event == Event::FalseAlarm)

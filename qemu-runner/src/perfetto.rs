@@ -1,7 +1,7 @@
 //! The run as a trace file that Perfetto opens.
 //!
-//! Cells are processes, CPUs are threads. Calls are slices with flows from the caller to the server; recovery phases
-//! are slices on a track of their own; everything else is an instant.
+//! Cells are processes, CPUs are threads. Calls are slices with flows from the caller to the
+//! server; recovery phases are slices on a track of their own; everything else is an instant.
 //!
 //! # References
 //! Trace Event Format, JSON Object Format.
@@ -129,7 +129,8 @@ fn phases(run: &Observation, events: &mut Vec<Value>) {
     }
 }
 
-/// Calls are named by caller, server and number; the caller's records name the server and the other way round.
+/// Calls are named by caller, server and number; the caller's records name the server and the other
+/// way round.
 fn calls(run: &Observation, events: &mut Vec<Value>) {
     let mut sent: HashMap<(u64, u64, u64), &Observed> = HashMap::new();
     for record in &run.records {

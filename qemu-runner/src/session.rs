@@ -36,7 +36,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Boots and waits until every cell serves and, where there are workers, has finished an operation.
+    /// Boots and waits until every cell serves and, where there are workers, has finished an
+    /// operation.
     ///
     /// # Errors
     /// [`Error::Guest`] if that does not happen, with the end of the serial log.

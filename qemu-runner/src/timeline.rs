@@ -1,6 +1,7 @@
 //! The run for people: what happened, in milliseconds since the fault.
 //!
-//! The same event with the same arguments in several cells is one line, with the time of the first and of the last.
+//! The same event with the same arguments in several cells is one line, with the time of the first
+//! and of the last.
 
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
@@ -82,8 +83,8 @@ pub fn lines(run: &Observation) -> Vec<Line> {
     lines
 }
 
-/// The lines as text. Suspicions and rounds of agreement are shown until work goes on; those that come later are
-/// counted, unless something comes of them.
+/// The lines as text. Suspicions and rounds of agreement are shown until work goes on; those that
+/// come later are counted, unless something comes of them.
 pub fn text(lines: &[Line]) -> String {
     let resumed = lines.iter().find(|line| line.event == Event::Resume.name());
     let quiet_from = resumed.map_or(f64::INFINITY, |line| line.until_ms.unwrap_or(line.at_ms));

@@ -1,7 +1,7 @@
 //! What a run showed: contained or not, and why.
 //!
-//! A run holds if nothing speaks against it. What can speak against it is a closed list ([`Violation`]), so that
-//! campaigns can count.
+//! A run holds if nothing speaks against it. What can speak against it is a closed list
+//! ([`Violation`]), so that campaigns can count.
 
 use cell::CellSet;
 use cell::id::CellId;
@@ -298,8 +298,8 @@ fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
     }
 }
 
-/// What the accounts of the survivors say, by the rules of the workload itself. A cell that a fault was injected into
-/// and that lived on may have met wrong bytes of its own.
+/// What the accounts of the survivors say, by the rules of the workload itself. A cell that a fault
+/// was injected into and that lived on may have met wrong bytes of its own.
 fn work(run: &Observation, violations: &mut Vec<Violation>) {
     if !run.works {
         return;

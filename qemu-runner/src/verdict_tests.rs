@@ -1,6 +1,7 @@
 //! Verdicts on runs that are made up.
 //!
-//! Each test changes one thing about a run in which cell 1 of three was halted, expelled and taken back.
+//! Each test changes one thing about a run in which cell 1 of three was halted, expelled and taken
+//! back.
 
 use super::*;
 use crate::fault::catalogue::{Fault, HostFault};

@@ -1,8 +1,8 @@
 //! Booting a machine, injecting into it, and judging, in one call each.
 //!
 //! # Invariants
-//! 1. One machine runs at a time on the host, also between test processes: eight virtual CPUs leave nothing over, and a
-//!    machine that starves shows false alarms.
+//! 1. One machine runs at a time on the host, also between test processes: eight virtual CPUs leave
+//!    nothing over, and a machine that starves shows false alarms.
 //! 2. Every run is bounded (`BOOT_LIMIT`, `Plan::bound`).
 
 use std::fs::{self, File};

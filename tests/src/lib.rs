@@ -1,7 +1,8 @@
 //! What the on-target tests share.
 //!
-//! Each file of `tests/` is one behaviour, each test in it boots a machine of its own. Results come from the guest's
-//! memory and from exit codes; no test looks at how long something took, because that depends on the host.
+//! Each file of `tests/` is one behaviour, each test in it boots a machine of its own. Results come
+//! from the guest's memory and from exit codes; no test looks at how long something took, because
+//! that depends on the host.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -5,7 +5,8 @@ use std::process::Command;
 use serde_json::Value;
 use tests::sources::workspace_root;
 
-/// Each crate and the crates of the project that it may build on. A layer that is not named here fails the test.
+/// Each crate and the crates of the project that it may build on. A layer that is not named here
+/// fails the test.
 const LAYERS: &[(&str, &[&str])] = &[
     ("cell", &[]),
     ("firewall", &["cell"]),

@@ -1,6 +1,7 @@
 //! Boot parameters that make no sense stop the boot, with a message.
 //!
-//! The one place where serial text is looked at: the message is for a person, and this is the person.
+//! The one place where serial text is looked at: the message is for a person, and this is the
+//! person.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
-//! The operation that needs no other cell: a buffer that is checked and rewritten, round after
-//! round.
+//! The operation that needs no other cell: a private buffer, checked and rewritten each round.
 //!
 //! It goes on whatever happens elsewhere, so its progress shows whether a cell itself was held up,
 //! and its buffer is where a stray store into a healthy cell's private memory would show.

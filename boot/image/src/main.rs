@@ -1,7 +1,7 @@
 //! The monitor as a multiboot image: entry point and panic handler.
 //!
-//! Everything that must exist once per image and never in a host test is here; the start is the `boot` crate, the rest
-//! is `firewall`.
+//! Everything that must exist once per image and never in a host test is here; the start is the
+//! `boot` crate, the rest is `firewall`.
 
 #![no_std]
 #![no_main]

@@ -9,8 +9,8 @@ pub const MACHINE_CHECK_STATUS: u32 = 0x17a;
 
 /// The time-stamp counter. Synchronized between CPUs (assumed; QEMU's is one counter).
 pub fn cycles() -> u64 {
-    // SAFETY: RDTSC reads a counter and touches nothing else; every x86-64 processor has it, and CR4.TSD matters only
-    // outside ring 0.
+    // SAFETY: RDTSC reads a counter and touches nothing else; every x86-64 processor has it, and
+    // CR4.TSD matters only outside ring 0.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
@@ -25,7 +25,8 @@ pub fn spin(span: u64) {
 /// Stops the executing CPU for good, with interrupts off.
 pub fn halt_forever() -> ! {
     loop {
-        // SAFETY: halting with interrupts off stops only this CPU; nothing is expected to run on it again.
+        // SAFETY: halting with interrupts off stops only this CPU; nothing is expected to run on it
+        // again.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }
@@ -35,7 +36,8 @@ pub fn clear_machine_check() {
     let features = core::arch::x86_64::__cpuid(1);
     let has_machine_check = features.edx & 1 << 14 != 0;
     if has_machine_check {
-        // SAFETY: CPUID shows the machine check architecture, which brings this register; clearing it touches no memory.
+        // SAFETY: CPUID shows the machine check architecture, which brings this register; clearing
+        // it touches no memory.
         unsafe { Msr::new(MACHINE_CHECK_STATUS).write(0) };
     }
 }

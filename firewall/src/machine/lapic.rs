@@ -1,12 +1,14 @@
 //! The local APIC of the executing CPU, in xAPIC mode.
 //!
-//! Only the monitor writes it: the interrupt command register reaches every CPU of the machine, and shares its page with the harmless registers.
-//! Cells read the page directly and ask for writes by hypercall.
+//! Only the monitor writes it: the interrupt command register reaches every CPU of the machine, and
+//! shares its page with the harmless registers. Cells read the page directly and ask for writes by
+//! hypercall.
 //!
 //! # Invariants
-//! 1. The page lies at its reset address, identity-mapped uncached by the firmware's memory types; the monitor never moves it.
-//! 2. On one CPU, the two halves of a command are written with GIF clear (or before any cell runs), so that
-//!    no other command of this CPU comes between.
+//! 1. The page lies at its reset address, identity-mapped uncached by the firmware's memory types;
+//!    the monitor never moves it.
+//! 2. On one CPU, the two halves of a command are written with GIF clear (or before any cell runs),
+//!    so that no other command of this CPU comes between.
 //!
 //! # References
 //! AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, chapter 16.
@@ -84,7 +86,8 @@ pub fn send(target: u8, command: Command) {
     write(COMMAND_LOW, command.low_word());
 }
 
-/// Enables the APIC, with every local source masked and nothing in service: the state in which a new life starts.
+/// Enables the APIC, with every local source masked and nothing in service: the state in which a
+/// new life starts.
 pub fn quiet() {
     write(TIMER_INITIAL, 0);
     for register in LOCAL_VECTORS.step_by(16) {
@@ -95,7 +98,8 @@ pub fn quiet() {
         SPURIOUS,
         SOFTWARE_ENABLE | u32::from(crate::hypercall::VECTOR_SPURIOUS),
     );
-    // A life that ended inside a handler left its interrupt in service; each EOI ends one of at most 256.
+    // A life that ended inside a handler left its interrupt in service; each EOI ends one of at
+    // most 256.
     for _ in 0..256 {
         let idle = (0..8).all(|word| read(IN_SERVICE + word * 16) == 0);
         if idle {
@@ -134,14 +138,16 @@ fn is_allowed(register: u32, value: u32) -> bool {
 
 fn read(register: u32) -> u32 {
     let address = (LAPIC_BASE.0 + u64::from(register)) as *const u32;
-    // SAFETY: invariant 1 makes the address valid for 32-bit reads; reading has no effect on memory.
+    // SAFETY: invariant 1 makes the address valid for 32-bit reads; reading has no effect on
+    // memory.
     unsafe { address.read_volatile() }
 }
 
 fn write(register: u32, value: u32) {
     let address = (LAPIC_BASE.0 + u64::from(register)) as *mut u32;
-    // SAFETY: invariant 1 makes the address valid for 32-bit writes. What a write does to this or another CPU is
-    // settled by the public functions: commands that this monitor means, or registers that `is_allowed` lists.
+    // SAFETY: invariant 1 makes the address valid for 32-bit writes. What a write does to this or
+    // another CPU is settled by the public functions: commands that this monitor means, or
+    // registers that `is_allowed` lists.
     unsafe { address.write_volatile(value) };
 }
 

@@ -1,4 +1,5 @@
-//! Where the monitor meets the processor: thin islands of assembly, model-specific registers and MMIO.
+//! Where the monitor meets the processor: thin islands of assembly, model-specific registers and
+//! MMIO.
 //!
 //! | module | island |
 //! |---|---|

@@ -1,10 +1,12 @@
 //! Judges what a cell did that it could not do alone.
 //!
-//! A back end translates its processor's exit codes into an [`Exit`] and carries out the [`Verdict`].
+//! A back end translates its processor's exit codes into an [`Exit`] and carries out the
+//! [`Verdict`].
 //!
 //! # Not guaranteed
-//! Two kicks in short succession can come as one NMI or as two. So that the second is not taken for somebody else's, as
-//! many NMIs as kicks are expected for [`ECHO_SPAN`]; a stray one in that time may be taken for a kick's.
+//! Two kicks in short succession can come as one NMI or as two. So that the second is not taken for
+//! somebody else's, as many NMIs as kicks are expected for [`ECHO_SPAN`]; a stray one in that time
+//! may be taken for a kick's.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -160,8 +162,8 @@ fn judge_denial(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u6
     })
 }
 
-/// Whether the tables allow by now what the processor denied: a grant came meanwhile, or the processor held an
-/// older entry, or the serial port changed hands.
+/// Whether the tables allow by now what the processor denied: a grant came meanwhile, or the
+/// processor held an older entry, or the serial port changed hands.
 fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
     let access = |address: PhysicalAddress| monitor.nested(cpu.cell).access(address.frame());
     match denial {

@@ -1,15 +1,17 @@
 //! Kicks, expulsion, and when a revoked right is really gone.
 //!
-//! A processor may hold a translation that was taken back. A **kick** is an NMI that makes a CPU enter the monitor, where
-//! its translations are dropped; the CPU then stores the number of the newest kick that it has seen. A CPU that does
-//! not answer, because the host took it away or somebody froze it, has the NMI pending: it takes it before its next
-//! guest instruction, exits, finds its life over, and parks. So for an expelled cell the fence holds
-//! once every CPU has answered, or [`FENCE_SPAN`] after the NMIs were sent.
+//! A processor may hold a translation that was taken back. A **kick** is an NMI that makes a CPU
+//! enter the monitor, where its translations are dropped; the CPU then stores the number of the
+//! newest kick that it has seen. A CPU that does not answer, because the host took it away or
+//! somebody froze it, has the NMI pending: it takes it before its next guest instruction, exits,
+//! finds its life over, and parks. So for an expelled cell the fence holds once every CPU has
+//! answered, or [`FENCE_SPAN`] after the NMIs were sent.
 //!
 //! # Not guaranteed
-//! A CPU that is stopped by its host in the middle of an instruction, longer than [`FENCE_SPAN`] and the suspicion
-//! before it, finishes that one instruction with its old translation. By then the quarantine, which comes before
-//! any vote, has been closed to it for at least the time of the probe.
+//! A CPU that is stopped by its host in the middle of an instruction, longer than [`FENCE_SPAN`]
+//! and the suspicion before it, finishes that one instruction with its old translation. By then the
+//! quarantine, which comes before any vote, has been closed to it for at least the time of the
+//! probe.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -40,8 +42,8 @@ pub(crate) fn kick(monitor: &Monitor, cpu: &PerCpu) {
     }
 }
 
-/// Called by a CPU that is in the monitor and will drop its translations before it enters a guest: answers all kicks so far.
-/// Returns whether there was one that it had not answered.
+/// Called by a CPU that is in the monitor and will drop its translations before it enters a guest:
+/// answers all kicks so far. Returns whether there was one that it had not answered.
 pub(crate) fn answer_kicks(monitor: &Monitor, cpu: &PerCpu) -> bool {
     let entry = monitor.machine.cpu(cpu.id);
     let kicks = entry.kicks.load(Ordering::SeqCst);
@@ -98,8 +100,8 @@ fn stop(monitor: &Monitor, cpu: &PerCpu) {
     kick_cell(monitor, cpu, cpu.cell);
 }
 
-/// Carries out the newest seal: every cell outside the live set is expelled and fenced. Idempotent; every survivor
-/// calls it, so that the death of one in the middle leaves nothing undone.
+/// Carries out the newest seal: every cell outside the live set is expelled and fenced. Idempotent;
+/// every survivor calls it, so that the death of one in the middle leaves nothing undone.
 pub(crate) fn enforce(monitor: &Monitor, cpu: &PerCpu) {
     for cell in monitor.machine.all_cells().iter() {
         let entry = monitor.machine.cell(cell);
@@ -133,7 +135,8 @@ pub(crate) fn expel(monitor: &Monitor, cpu: &PerCpu, cell: CellId, from: CellSta
     }
 }
 
-/// The live cells that the monitor itself holds something against: stopped, or standing still since they were accused.
+/// The live cells that the monitor itself holds something against: stopped, or standing still since
+/// they were accused.
 pub(crate) fn discredited(monitor: &Monitor) -> CellSet {
     let now = monitor.now();
     let (_, live) = monitor.machine.membership.current();
@@ -150,7 +153,8 @@ pub(crate) fn discredited(monitor: &Monitor) -> CellSet {
 
 fn stands_still(monitor: &Monitor, cpu: &PerCpu, now: Instant) -> bool {
     let entry = monitor.machine.cpu(cpu.id);
-    // A CPU that is not in its cell's kernel (it never came, or came back late) proves nothing either way.
+    // A CPU that is not in its cell's kernel (it never came, or came back late) proves nothing
+    // either way.
     entry.state() == CpuState::Running && entry.stands_still(clock_word(monitor, cpu), now)
 }
 
@@ -171,8 +175,8 @@ fn clock_word(monitor: &Monitor, cpu: &PerCpu) -> u64 {
         monitor.machine.cell(cpu.cell).region.start.start(),
         cell::public::HEADER_OFFSET,
     );
-    // SAFETY: the public header lies at the start of every region (boot checked that a region holds it), in
-    // identity-mapped RAM; the words are atomics, whatever the cell writes there.
+    // SAFETY: the public header lies at the start of every region (boot checked that a region holds
+    // it), in identity-mapped RAM; the words are atomics, whatever the cell writes there.
     let header = unsafe { &*(header.0 as *const cell::public::PublicHeader) };
     header.clock_words[cpu.index].load(Ordering::SeqCst)
 }

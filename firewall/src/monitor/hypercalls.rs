@@ -12,7 +12,8 @@ use super::{fence, life, reach};
 use crate::hypercall::{FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE};
 use crate::machine::lapic::{self, Command};
 
-/// Doorbells that a cell may ring in [`DOORBELL_WINDOW_NANOSECONDS`]; beyond that, its peers find its messages at their next tick.
+/// Doorbells that a cell may ring in [`DOORBELL_WINDOW_NANOSECONDS`]; beyond that, its peers find
+/// its messages at their next tick.
 const DOORBELLS_PER_WINDOW: u32 = 64;
 const DOORBELL_WINDOW_NANOSECONDS: u64 = 1_000_000;
 
@@ -184,7 +185,8 @@ fn doorbell(monitor: &Monitor, cpu: &PerCpu, cell: CellId) -> Reply {
     }
 }
 
-/// Whether the cell has doorbells left in this window: a cell that rings without end must not drown its peers.
+/// Whether the cell has doorbells left in this window: a cell that rings without end must not drown
+/// its peers.
 fn may_ring(monitor: &Monitor, cpu: &PerCpu) -> bool {
     let control = monitor.control(cpu.cell);
     let now = monitor.now();

@@ -1,11 +1,12 @@
 //! A CPU between lives: parked, loading, starting.
 //!
-//! Every CPU runs [`live`] for ever: it parks, is given to a life of its cell, runs it until it is over, and parks again.
-//! A reboot is an order in the machine record that the first parked CPU of the cell claims, so that the
-//! survivor who asks for it does not have to carry it out.
+//! Every CPU runs [`live`] for ever: it parks, is given to a life of its cell, runs it until it is
+//! over, and parks again. A reboot is an order in the machine record that the first parked CPU of
+//! the cell claims, so that the survivor who asks for it does not have to carry it out.
 //!
 //! # Invariants
-//! 1. A life is loaded by the one CPU that claimed its incarnation, after the fence around the life before holds.
+//! 1. A life is loaded by the one CPU that claimed its incarnation, after the fence around the life
+//!    before holds.
 //! 2. INIT is never sent to the boot CPU (the machine would reset), nor to a CPU of a live cell.
 
 use core::sync::atomic::Ordering;
@@ -22,8 +23,8 @@ use crate::hypercall::Status;
 use crate::machine::cpu;
 use crate::machine::lapic::{self, Command};
 
-/// Time between INIT and start-up (Intel SDM volume 3, 8.4.4.1 asks for 10 ms; QEMU and every processor
-/// since 2010 need none, and a healthy CPU never gets one).
+/// Time between INIT and start-up (Intel SDM volume 3, 8.4.4.1 asks for 10 ms; QEMU and every
+/// processor since 2010 need none, and a healthy CPU never gets one).
 const INIT_SPAN: Duration = Duration::from_millis(1);
 
 /// Runs lives on the executing CPU, for ever.
@@ -172,7 +173,8 @@ pub(crate) fn start_cpu(
     Status::Ok.into()
 }
 
-/// Asks for the next life of an expelled cell. `Ok` once a CPU of it is on the way, or all that can be done was done.
+/// Asks for the next life of an expelled cell. `Ok` once a CPU of it is on the way, or all that can
+/// be done was done.
 pub(crate) fn reboot(
     monitor: &Monitor,
     cpu: &PerCpu,
@@ -216,8 +218,8 @@ fn cell_event(monitor: &Monitor, cpu: &PerCpu, cell: CellId, incarnation: u32) {
     );
 }
 
-/// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one. Returns whether
-/// there is nothing left to do for it.
+/// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one.
+/// Returns whether there is nothing left to do for it.
 fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu) -> bool {
     if target.is_boot_cpu || monitor.machine.cpu(target.id).state() == CpuState::Parked {
         return true;

@@ -1,7 +1,7 @@
 //! The monitor: what all cells stand on, one instance per CPU.
 //!
-//! Everything here is policy and holds for every back end; how a CPU enters a cell and how an access is stopped is
-//! behind the [`BackEnd`] trait.
+//! Everything here is policy and holds for every back end; how a CPU enters a cell and how an
+//! access is stopped is behind the [`BackEnd`] trait.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -13,9 +13,11 @@
 //! | [`life`] | a CPU between lives: parked, loading, starting |
 //!
 //! # Invariants
-//! 1. No lock that a second CPU can wait for: shared words are atomics, a refused claim is answered `Busy`.
+//! 1. No lock that a second CPU can wait for: shared words are atomics, a refused claim is answered
+//!    `Busy`.
 //! 2. What a CPU does here is bounded by the size of a region, never by another CPU.
-//! 3. The global interrupt flag is clear, except where `svm::enter` and `svm::park` open it for one instruction.
+//! 3. The global interrupt flag is clear, except where `svm::enter` and `svm::park` open it for one
+//!    instruction.
 
 pub mod exits;
 pub mod fence;

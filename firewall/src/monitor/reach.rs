@@ -8,8 +8,8 @@
 //! | the rest: monitor, other devices, unused addresses | nothing |
 //!
 //! # Not guaranteed
-//! Devices that write memory by themselves (DMA) are not stopped by these tables. The machines that the runner
-//! boots have none; a machine with such devices needs an IOMMU.
+//! Devices that write memory by themselves (DMA) are not stopped by these tables. The machines that
+//! the runner boots have none; a machine with such devices needs an IOMMU.
 
 use core::sync::atomic::Ordering;
 
@@ -21,8 +21,8 @@ use super::state::Monitor;
 use crate::machine::lapic::LAPIC_BASE;
 use crate::nested::{Access, Exhausted};
 
-/// Makes the nested table of `cell` afresh for a new life and opens it. Nothing that was granted before is left:
-/// neither to the cell, nor by it.
+/// Makes the nested table of `cell` afresh for a new life and opens it. Nothing that was granted
+/// before is left: neither to the cell, nor by it.
 ///
 /// # Errors
 /// [`Exhausted`] if the table's pool is too small for the machine's stretches.
@@ -106,7 +106,8 @@ pub(crate) fn grant(
     Ok(())
 }
 
-/// Closes `frames` to the writes of `writer`. The writer's CPUs must be kicked before anybody relies on it.
+/// Closes `frames` to the writes of `writer`. The writer's CPUs must be kicked before anybody
+/// relies on it.
 pub(crate) fn revoke(monitor: &Monitor, frames: FrameRange, writer: CellId) {
     monitor.table.revoke(frames, writer);
     for frame in frames.iter() {
@@ -144,8 +145,8 @@ pub(crate) fn unquarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
             monitor.nested(suspect).write_unprotect(frame);
         }
     };
-    // Opened before the mark goes, so that no store in between looks denied; and again after it, for what was granted
-    // under the mark meanwhile.
+    // Opened before the mark goes, so that no store in between looks denied; and again after it,
+    // for what was granted under the mark meanwhile.
     open_all();
     let entry = monitor.machine.cell(suspect);
     entry

@@ -1,7 +1,8 @@
 //! The monitor's data, and the seams to the back end and to the loader.
 //!
 //! # Invariants
-//! 1. [`Monitor`] is built once, by the boot CPU, before any cell runs; afterwards only atomics in it change.
+//! 1. [`Monitor`] is built once, by the boot CPU, before any cell runs; afterwards only atomics in
+//!    it change.
 //! 2. A [`PerCpu`]'s back end area is used by its own CPU only.
 
 use core::cell::UnsafeCell;
@@ -116,7 +117,8 @@ pub struct CellControl {
     pub doorbells: AtomicU32,
 }
 
-/// An order to a parked CPU: enter this life. Written by one CPU of the same cell at a time (the kernel orders them).
+/// An order to a parked CPU: enter this life. Written by one CPU of the same cell at a time (the
+/// kernel orders them).
 #[derive(Debug, Default)]
 pub struct StartOrder {
     /// The life; 0 for no order. Stored last.
@@ -163,8 +165,8 @@ pub struct PerCpu {
     pub stack_top: u64,
 }
 
-// SAFETY: `area` and the descriptor registers in `paging` are used by their own CPU only (invariant 2); everything
-// else is immutable or atomic.
+// SAFETY: `area` and the descriptor registers in `paging` are used by their own CPU only (invariant
+// 2); everything else is immutable or atomic.
 unsafe impl Sync for PerCpu {}
 
 impl fmt::Debug for PerCpu {
@@ -214,7 +216,8 @@ pub struct Monitor {
     pub cpus: &'static [PerCpu],
     /// One control block per cell.
     pub controls: &'static [CellControl],
-    /// Stretches of memory that every cell may read: the machine record, the firewall table, firmware tables.
+    /// Stretches of memory that every cell may read: the machine record, the firewall table,
+    /// firmware tables.
     pub readable: &'static [FrameRange],
     /// The back end in use.
     pub back_end: &'static dyn BackEnd,
@@ -268,8 +271,9 @@ impl Monitor {
         if slots == 0 || cpu.index >= BUS_ERROR_SLOTS {
             return;
         }
-        // SAFETY: the loader named a page of this cell's region that holds `BusErrorSlots`; identity-mapped, and the
-        // index was checked. Only this CPU's monitor instance writes the slot.
+        // SAFETY: the loader named a page of this cell's region that holds `BusErrorSlots`;
+        // identity-mapped, and the index was checked. Only this CPU's monitor instance writes the
+        // slot.
         unsafe {
             let slots = slots as *mut BusErrorSlots;
             (&raw mut (*slots).slots[cpu.index]).write_volatile(error);

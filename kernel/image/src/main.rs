@@ -1,7 +1,7 @@
 //! The cell kernel as an image: entry point, allocator, panic handler.
 //!
-//! Everything that must exist once per image and never in a host test is here; the kernel itself is the `kernel`
-//! crate.
+//! Everything that must exist once per image and never in a host test is here; the kernel itself is
+//! the `kernel` crate.
 //!
 //! # Entry contract
 //! See `kernel::start`: the monitor enters `_start` with the kernel mapped at its link address.

@@ -1,11 +1,12 @@
 //! What compiled code expects of every image: memory routines and unwinder symbols.
 //!
-//! The compiler emits calls to these by name, and the prebuilt `core` refers to the unwinder although nothing
-//! unwinds here.
+//! The compiler emits calls to these by name, and the prebuilt `core` refers to the unwinder
+//! although nothing unwinds here.
 //!
 //! # Invariants
 //! 1. No routine may be compiled into a call of itself, so the copies are string instructions.
-//! 2. Quadwords are moved wherever there are eight bytes left: `rep movsb` takes one emulated step per byte.
+//! 2. Quadwords are moved wherever there are eight bytes left: `rep movsb` takes one emulated step
+//!    per byte.
 
 use core::arch::asm;
 use core::ffi::{c_char, c_int, c_void};
@@ -20,8 +21,8 @@ unsafe extern "C" fn memcpy(
     source: *const c_void,
     bytes: usize,
 ) -> *mut c_void {
-    // SAFETY: the caller vouches for both areas; quadwords and rest together are exactly `bytes`, and the direction flag
-    // is clear by the calling convention.
+    // SAFETY: the caller vouches for both areas; quadwords and rest together are exactly `bytes`,
+    // and the direction flag is clear by the calling convention.
     unsafe {
         asm!(
             "rep movsq",
@@ -49,12 +50,13 @@ unsafe extern "C" fn memmove(
 ) -> *mut c_void {
     let distance = (destination as usize).wrapping_sub(source as usize);
     if distance >= bytes {
-        // SAFETY: the destination does not start inside the source, so an ascending copy reads each byte before it
-        // is overwritten.
+        // SAFETY: the destination does not start inside the source, so an ascending copy reads each
+        // byte before it is overwritten.
         return unsafe { memcpy(destination, source, bytes) };
     }
-    // SAFETY: the caller vouches for both areas. The rest, at the end, goes first by bytes, then the quadwords before it;
-    // a descending copy reads each byte before it is overwritten. The direction flag is clear again at the end.
+    // SAFETY: the caller vouches for both areas. The rest, at the end, goes first by bytes, then
+    // the quadwords before it; a descending copy reads each byte before it is overwritten. The
+    // direction flag is clear again at the end.
     unsafe {
         asm!(
             "std",
@@ -118,7 +120,8 @@ unsafe extern "C" fn memcmp(left: *const c_void, right: *const c_void, bytes: us
         at += 8;
     }
     while at < bytes {
-        // SAFETY: `at` is below `bytes`, so both bytes lie inside the areas that the caller vouches for.
+        // SAFETY: `at` is below `bytes`, so both bytes lie inside the areas that the caller vouches
+        // for.
         let (a, b) = unsafe { (left.add(at).read(), right.add(at).read()) };
         if a != b {
             return c_int::from(a) - c_int::from(b);
@@ -145,7 +148,8 @@ unsafe extern "C" fn bcmp(left: *const c_void, right: *const c_void, bytes: usiz
 #[unsafe(no_mangle)]
 unsafe extern "C" fn strlen(text: *const c_char) -> usize {
     let mut length = 0;
-    // SAFETY: the caller vouches for every byte up to and with the first zero, and the loop ends there.
+    // SAFETY: the caller vouches for every byte up to and with the first zero, and the loop ends
+    // there.
     while unsafe { text.add(length).read() } != 0 {
         length += 1;
     }

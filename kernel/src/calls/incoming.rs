@@ -134,7 +134,8 @@ fn reply(request: &Request, answer: (ReplyStatus, Payload)) {
             }
             rings::ring(peer, doorbell);
         }
-        // The caller's deadline ends the call; whether the error speaks against the caller is for the hint.
+        // The caller's deadline ends the call; whether the error speaks against the caller is for
+        // the hint.
         Err(error) => rings::blame(peer, error),
     }
 }

@@ -1,7 +1,7 @@
 //! Calls between cells, at work: the rings of this cell, its outstanding calls, its servers.
 //!
-//! What a message is, when a doorbell is rung and how a call ends is the `rpc` crate's; here it meets threads,
-//! interrupts and other cells' memory.
+//! What a message is, when a doorbell is rung and how a call ends is the `rpc` crate's; here it
+//! meets threads, interrupts and other cells' memory.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Calling another cell, and the one outcome of each call.
 //!
-//! The caller polls for [`SPIN_MICROSECONDS`], which is enough for a peer that is awake, and then sleeps until the
-//! reply, the deadline, or the death of the peer.
+//! The caller polls for [`SPIN_MICROSECONDS`], which is enough for a peer that is awake, and then
+//! sleeps until the reply, the deadline, or the death of the peer.
 //!
 //! # Invariants
 //! 1. Every call ends by its deadline, give or take a tick.
@@ -71,7 +71,8 @@ pub fn call_until(
     outcome
 }
 
-/// Whether a call appears in the trace, at both ends of it. One in some: the trace is to reach back to what matters.
+/// Whether a call appears in the trace, at both ends of it. One in some: the trace is to reach back
+/// to what matters.
 pub(super) fn is_traced(call: CallNumber) -> bool {
     const TRACED_ONE_IN: u64 = 32;
     (call.0 >> 32).is_multiple_of(TRACED_ONE_IN)

@@ -2,8 +2,10 @@
 //!
 //! # Invariants
 //! 1. The endpoint is made once, by the boot CPU, before the cell joins the live set.
-//! 2. Outstanding calls to a cell are ended when it is forgotten, so that no thread waits for the dead.
-//! 3. One poll of one cell takes at most [`MESSAGES_PER_POLL`] messages: a cell that talks without end takes its turn.
+//! 2. Outstanding calls to a cell are ended when it is forgotten, so that no thread waits for the
+//!    dead.
+//! 3. One poll of one cell takes at most [`MESSAGES_PER_POLL`] messages: a cell that talks without
+//!    end takes its turn.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -56,8 +58,8 @@ static POLLERS: Pollers = Pollers::new();
 /// Makes the endpoint and admits the cells that are live now (invariant 1).
 pub fn set_up() {
     let own = own();
-    // SAFETY: the rings are a part of the own public area, mapped for as long as the cell lives, and made of atomics that
-    // any bit pattern fits.
+    // SAFETY: the rings are a part of the own public area, mapped for as long as the cell lives,
+    // and made of atomics that any bit pattern fits.
     let lanes = unsafe { &*window::pointer::<RingArea>(own.public(RINGS_OFFSET)) };
     let links: Vec<Link<KernelLocks>> = (0..CELLS_MAX).map(|_| Link::new()).collect();
     let links = Box::leak(links.into_boxed_slice());
@@ -83,7 +85,8 @@ fn peers() -> CellSet {
 
 /// Lets messages pass to and from a cell in this life of it.
 pub fn admit(peer: CellId, incarnation: Incarnation) {
-    // A neighbour that is still being loaded for the first time has no life yet; its messages will say 1.
+    // A neighbour that is still being loaded for the first time has no life yet; its messages will
+    // say 1.
     let incarnation = incarnation.max(Incarnation(1));
     if let Some(endpoint) = endpoint() {
         endpoint.admit(peer, incarnation);
@@ -114,7 +117,8 @@ pub fn order_mischief(injection: Injection) {
 /// Rings the doorbell if that is needed.
 pub(super) fn ring(peer: CellId, doorbell: Doorbell) {
     if doorbell == Doorbell::Needed {
-        // A refusal means that the peer is not live, or that this cell rang too often: the peer's next tick will do.
+        // A refusal means that the peer is not live, or that this cell rang too often: the peer's
+        // next tick will do.
         let _ = hypercall::doorbell(peer);
     }
 }

@@ -14,7 +14,8 @@ use crate::thread;
 
 /// How long the thread waits before it offers a piece again that the owner did not take.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often it does before it drops the piece: the text is for people, and may be about why nobody answers.
+/// How often it does before it drops the piece: the text is for people, and may be about why nobody
+/// answers.
 const TRIES_MAX: u32 = 40;
 
 /// Runs the thread.

@@ -191,7 +191,8 @@ fn work(_: &str) {
         for operation in Operation::ALL {
             match account(cell, operation) {
                 Ok([attempted, verified, lost, refused, wrong, suspect]) => say!(
-                    "{cell:4}  {:9} {attempted:10} {verified:10} {lost:10} {refused:10} {wrong:10} {suspect:10}",
+                    "{cell:4}  {:9} {attempted:10} {verified:10} {lost:10} {refused:10} \
+                     {wrong:10} {suspect:10}",
                     operation.name()
                 ),
                 Err(error) => say!("{cell:4}  {:9} {:?}", operation.name(), error.failure),
@@ -256,9 +257,7 @@ fn inject(arguments: &str) {
         for fault in InnerFault::ALL {
             say!("  {}", fault.name());
         }
-        say!(
-            "A cell never writes another one's memory, so the others' faults are injected by the host."
-        );
+        say!("A cell never writes another one's memory; the host injects the others' faults.");
         return;
     };
     let argument = rest.trim().parse().unwrap_or(default_argument(fault));

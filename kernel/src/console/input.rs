@@ -90,7 +90,8 @@ fn adopt_if_orphaned() {
     }
 }
 
-/// Waits for typed bytes, and takes up to `to.len()` of them. May return none: the port changed hands.
+/// Waits for typed bytes, and takes up to `to.len()` of them. May return none: the port changed
+/// hands.
 pub fn wait(to: &mut [u8]) -> usize {
     TYPED
         .wait(None, || {

@@ -8,7 +8,8 @@ use crate::clock;
 use crate::console::output;
 use crate::own::own;
 
-/// Longest message; the rest is cut off. A message is written whole, so that two CPUs' messages do not mix.
+/// Longest message; the rest is cut off. A message is written whole, so that two CPUs' messages do
+/// not mix.
 const MESSAGE_BYTES: usize = 240;
 
 struct Logger;

@@ -1,7 +1,7 @@
 //! The console: one serial port, which one cell owns, for the text of all cells.
 //!
-//! The owner writes the port; the others hand their text to the owner. When the owner is dead, a survivor adopts the
-//! port. Text is for people: nothing in the system reads it.
+//! The owner writes the port; the others hand their text to the owner. When the owner is dead, a
+//! survivor adopts the port. Text is for people: nothing in the system reads it.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,10 +1,12 @@
 //! Text on its way to the cell that owns the serial port, and text that the owner got.
 //!
-//! A cell that does not own the port queues its bytes here; the thread of `calls::text` carries them to the owner.
-//! The owner puts what arrives together to lines, per cell, so that two cells' lines do not mix.
+//! A cell that does not own the port queues its bytes here; the thread of `calls::text` carries
+//! them to the owner. The owner puts what arrives together to lines, per cell, so that two cells'
+//! lines do not mix.
 //!
 //! # Invariants
-//! 1. The queue never grows: text that does not fit is dropped, newest first, and [`dropped`] counts it.
+//! 1. The queue never grows: text that does not fit is dropped, newest first, and [`dropped`]
+//!    counts it.
 //! 2. A line of another cell is shown as text: control characters are replaced.
 
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The shell: one thread on each cell, which waits until this cell owns the serial port and somebody types.
+//! The shell: reads a line, runs its command, writes what it has to say.
 
 use core::fmt::Write;
 

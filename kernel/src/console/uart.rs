@@ -1,8 +1,10 @@
 //! The serial port, on the cell that owns it.
 //!
 //! # Invariants
-//! 1. The port is touched only while `MachineRecord::uart_owner` names this cell; otherwise the monitor would deny it.
-//! 2. No text waits for ever: a port that takes no byte for [`TRIES_MAX`] looks loses the rest of the text.
+//! 1. The port is touched only while `MachineRecord::uart_owner` names this cell; otherwise the
+//!    monitor would deny it.
+//! 2. No text waits for ever: a port that takes no byte for [`TRIES_MAX`] looks loses the rest of
+//!    the text.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
@@ -16,7 +18,8 @@ use crate::own::Own;
 /// COM1.
 const PORT: u16 = 0x3f8;
 
-/// How often a full port is looked at before the text is dropped. A byte at 9600 baud takes about 1 ms.
+/// How often a full port is looked at before the text is dropped. A byte at 9600 baud takes about 1
+/// ms.
 const TRIES_MAX: u32 = 100_000;
 
 static UART: Lock<Option<Uart16550<PioBackend>>> = Lock::new(None);
@@ -77,7 +80,8 @@ pub fn try_receive(buffer: &mut [u8]) -> usize {
     uart.as_mut().map_or(0, |uart| uart.receive_bytes(buffer))
 }
 
-/// Sends the last words of this cell if the port is its own, past the lock: its holder may be the one that died.
+/// Sends the last words of this cell if the port is its own, past the lock: its holder may be the
+/// one that died.
 pub fn emergency(own: &Own, message: fmt::Arguments<'_>) {
     if own.machine.uart_owner.load(Ordering::Acquire) as usize != own.cell.index() {
         return;

@@ -1,8 +1,9 @@
 //! Exceptions: bus errors and page faults at a landing pad go on there; the rest ends the cell.
 //!
 //! # Invariants
-//! 1. An exception whose instruction lies in the routine of `memory::copy` (or is the one of `port`) and whose address lies in the physical
-//!    window resumes at the routine's landing pad. Every other one is this kernel's own fault (careful reference, step 5).
+//! 1. An exception whose instruction lies in the routine of `memory::copy` (or is the one of
+//!    `port`) and whose address lies in the physical window resumes at the routine's landing pad.
+//!    Every other one is this kernel's own fault (careful reference, step 5).
 //! 2. An NMI changes nothing but a counter and the trace.
 
 use core::sync::atomic::Ordering;
@@ -48,8 +49,9 @@ fn slot() -> BusError {
     let last = cell::Frame(own.used.end.0 - 1);
     let slots = window::pointer::<BusErrorSlots>(last.start());
     let index = per_cpu::this().index();
-    // SAFETY: the slots are the last page of what the cell used at entry, its own memory, never given to anybody; the
-    // monitor writes this CPU's slot only while the CPU is in the monitor. An index is below `CPUS_MAX`, and that below 256.
+    // SAFETY: the slots are the last page of what the cell used at entry, its own memory, never
+    // given to anybody; the monitor writes this CPU's slot only while the CPU is in the monitor. An
+    // index is below `CPUS_MAX`, and that below 256.
     unsafe { (&raw const (*slots).slots[index]).read_volatile() }
 }
 
@@ -58,7 +60,8 @@ fn bus_error(context: &mut Context) {
     land_or_stop(context, error);
 }
 
-/// A page fault on the physical window is how a bus error looks where no nested table stands behind it.
+/// A page fault on the physical window is how a bus error looks where no nested table stands behind
+/// it.
 fn page_fault(context: &mut Context) {
     let address = Cr2::read_raw();
     let Some(physical) = window::physical(address) else {

@@ -1,10 +1,10 @@
 //! Segments, the task state segment, and the stacks on which interrupts and exceptions are taken.
 //!
-//! Compiled code keeps data below the stack pointer (the red zone), so nothing may ever be pushed onto an
-//! interrupted stack: every gate names a stack of its own.
+//! Compiled code keeps data below the stack pointer (the red zone), so nothing may ever be pushed
+//! onto an interrupted stack: every gate names a stack of its own.
 //!
 //! ```text
-//! IST 1  interrupts       not a stack: the end of the current thread's context, see `thread::context`
+//! IST 1  interrupts       not a stack: the end of the current thread's context
 //! IST 2  exceptions       bus errors, page faults and the rest
 //! IST 3  NMI
 //! IST 4  double fault
@@ -16,7 +16,8 @@
 //! 2. An exception handler takes no second exception of its own stack, except to end the cell.
 //!
 //! # References
-//! AMD64 Architecture Programmer's Manual, volume 2, 8.9.4 (interrupt stack table), 12.2.5 (64-bit TSS).
+//! AMD64 Architecture Programmer's Manual, volume 2, 8.9.4 (interrupt stack table), 12.2.5 (64-bit
+//! TSS).
 
 use cell::CPUS_MAX;
 use x86_64::VirtAddr;
@@ -34,7 +35,8 @@ pub const CODE_SELECTOR: u64 = 0x08;
 /// Selector of the kernel's data segment.
 pub const DATA_SELECTOR: u64 = 0x10;
 
-/// A stack on which the processor enters the kernel, as the index that a gate holds (IST number less one).
+/// A stack on which the processor enters the kernel, as the index that a gate holds (IST number
+/// less one).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryStack {
     /// Interrupts: the current context.
@@ -101,10 +103,11 @@ pub fn stacks_of(index: usize) -> Option<CpuStacks> {
 
 /// Builds and loads the descriptor table of the running CPU, with `cpu` its own block.
 ///
-/// The exception stacks are the boot stacks until [`use_stacks`]: fit for the boot CPU; the others call it at once.
+/// The exception stacks are the boot stacks until [`use_stacks`]: fit for the boot CPU; the others
+/// call it at once.
 pub fn load(cpu: &'static PerCpu) {
-    // SAFETY: interrupts are off and this is the block's own CPU (`PerCpu` invariant 1); neither table is loaded yet, so
-    // the processor does not read them while they change.
+    // SAFETY: interrupts are off and this is the block's own CPU (`PerCpu` invariant 1); neither
+    // table is loaded yet, so the processor does not read them while they change.
     unsafe {
         let tss = &mut *cpu.tss.get();
         *tss = TaskStateSegment::new();
@@ -150,8 +153,8 @@ pub fn set_context_end(cpu: &'static PerCpu, end: u64) {
 
 #[inline]
 fn set_entry_stack(cpu: &'static PerCpu, number: usize, top: u64) {
-    // SAFETY: the block belongs to the running CPU, interrupts are off; the processor reads the entry at the next
-    // interrupt or exception, and the volatile store is whole by then.
+    // SAFETY: the block belongs to the running CPU, interrupts are off; the processor reads the
+    // entry at the next interrupt or exception, and the volatile store is whole by then.
     unsafe {
         let entry = &raw mut (*cpu.tss.get()).interrupt_stack_table[number];
         entry.write_unaligned(VirtAddr::new_unsafe(top));

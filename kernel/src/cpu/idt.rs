@@ -1,7 +1,7 @@
 //! Which vector enters through which stub, on which stack.
 //!
-//! One table for all CPUs of the cell. Every vector has a gate: an interrupt that somebody outside sent on a vector
-//! that nothing uses is counted, not fatal.
+//! One table for all CPUs of the cell. Every vector has a gate: an interrupt that somebody outside
+//! sent on a vector that nothing uses is counted, not fatal.
 
 use spin::Once;
 use x86_64::VirtAddr;
@@ -24,8 +24,8 @@ pub fn load() {
 
 fn gate<F>(entry: &mut Entry<F>, stub: extern "C" fn(), stack: EntryStack) {
     let address = VirtAddr::new(stub as usize as u64);
-    // SAFETY: the stub is one of `stubs`, made for the vector that it is put in; it ends in IRETQ. The stack index names
-    // an entry of the interrupt stack table that `gdt::load` filled.
+    // SAFETY: the stub is one of `stubs`, made for the vector that it is put in; it ends in IRETQ.
+    // The stack index names an entry of the interrupt stack table that `gdt::load` filled.
     unsafe {
         entry
             .set_handler_addr(address)

@@ -1,11 +1,13 @@
 //! Interrupts: the flag, and what each interrupt does.
 //!
-//! Every interrupt, and the software interrupt by which a thread gives the CPU away, runs [`dispatch`] on the CPU's
-//! interrupt stack with interrupts off, and ends in the thread that the scheduler chose.
+//! Every interrupt, and the software interrupt by which a thread gives the CPU away, runs
+//! [`dispatch`] on the CPU's interrupt stack with interrupts off, and ends in the thread that the
+//! scheduler chose.
 //!
 //! # Invariants
 //! 1. [`dispatch`] never nests on one CPU: it runs with interrupts off from entry to return.
-//! 2. Every interrupt that the local APIC delivered is acknowledged exactly once; software interrupts never are.
+//! 2. Every interrupt that the local APIC delivered is acknowledged exactly once; software
+//!    interrupts never are.
 
 use core::sync::atomic::Ordering;
 
@@ -87,10 +89,12 @@ pub fn enable_and_halt() {
     x86_64::instructions::interrupts::enable_and_hlt();
 }
 
-/// Enters [`dispatch`] by the software interrupt; returns when the scheduler comes back to this thread.
+/// Enters [`dispatch`] by the software interrupt; returns when the scheduler comes back to this
+/// thread.
 pub fn switch() {
-    // SAFETY: the gate of this vector leads to `stubs::interrupt_entry`, which restores every register before it comes
-    // back here. Memory may have changed: no `nomem`. The processor pushes onto the stack of the gate, not onto this one.
+    // SAFETY: the gate of this vector leads to `stubs::interrupt_entry`, which restores every
+    // register before it comes back here. Memory may have changed: no `nomem`. The processor pushes
+    // onto the stack of the gate, not onto this one.
     unsafe { core::arch::asm!("int {vector}", vector = const VECTOR_SWITCH, options(nostack)) };
 }
 

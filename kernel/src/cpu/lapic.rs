@@ -1,7 +1,8 @@
 //! The local APIC: reads direct, writes by hypercall.
 //!
 //! # References
-//! AMD64 Architecture Programmer's Manual, volume 2, 16.3 (local APIC), 16.4.1 (timer). Registers: table 16-2.
+//! AMD64 Architecture Programmer's Manual, volume 2, 16.3 (local APIC), 16.4.1 (timer). Registers:
+//! table 16-2.
 
 use core::time::Duration;
 
@@ -40,7 +41,8 @@ static COUNTS_PER_SECOND: Once<u64> = Once::new();
 
 fn read(offset: u32) -> u32 {
     let register = window::pointer::<u32>(PhysicalAddress(BASE + u64::from(offset)));
-    // SAFETY: the first 4 GiB are mapped in the window, and the monitor lets every CPU read its own local APIC.
+    // SAFETY: the first 4 GiB are mapped in the window, and the monitor lets every CPU read its own
+    // local APIC.
     unsafe { register.read_volatile() }
 }
 
@@ -76,8 +78,8 @@ pub fn measure_timer() {
     COUNTS_PER_SECOND.call_once(|| (counts * per_second / cycles).max(1));
 }
 
-/// Timer count and time-stamp counter at one moment. A host may take the CPU away between the two reads, and the rate
-/// would be wrong by as much; so the tightest of a few pairs is taken.
+/// Timer count and time-stamp counter at one moment. A host may take the CPU away between the two
+/// reads, and the rate would be wrong by as much; so the tightest of a few pairs is taken.
 fn timer_and_cycles() -> (u32, u64) {
     let pair = || {
         let before = clock::cycles();

@@ -170,7 +170,8 @@ pub fn set_up(index: usize) -> &'static PerCpu {
 #[inline]
 pub fn this() -> &'static PerCpu {
     let address: usize;
-    // SAFETY: invariant 2: the GS base points to this CPU's block, whose first word is its own address.
+    // SAFETY: invariant 2: the GS base points to this CPU's block, whose first word is its own
+    // address.
     unsafe {
         core::arch::asm!(
             "mov {}, gs:[{offset}]",
@@ -182,7 +183,8 @@ pub fn this() -> &'static PerCpu {
     }
 }
 
-/// The number, in the machine, of the running CPU; 0 before its block is set up. Fit for every context.
+/// The number, in the machine, of the running CPU; 0 before its block is set up. Fit for every
+/// context.
 pub fn cpu_number() -> usize {
     if BLOCKS.iter().any(PerCpu::is_up) {
         this().number()

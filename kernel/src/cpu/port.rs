@@ -1,8 +1,9 @@
-//! A port write that survives being denied. For faults that are injected only; drivers own their ports.
+//! A port write that survives being denied. For faults that are injected only; drivers own their
+//! ports.
 //!
 //! # Protocol
-//! As in `memory::copy`: a bus error at the instruction between the two symbols lands behind it, with its kind in RAX and
-//! the port in RDX.
+//! As in `memory::copy`: a bus error at the instruction between the two symbols lands behind it,
+//! with its kind in RAX and the port in RDX.
 
 use core::arch::naked_asm;
 
@@ -22,7 +23,8 @@ unsafe extern "C" {
 /// Writes a byte to a port.
 ///
 /// # Safety
-/// Whatever the device does with the byte is the caller's responsibility, if the monitor lets it through.
+/// Whatever the device does with the byte is the caller's responsibility, if the monitor lets it
+/// through.
 #[unsafe(naked)]
 unsafe extern "C" fn write(port: u64, value: u64) -> Outcome {
     naked_asm!(
@@ -50,7 +52,8 @@ pub fn landing_pad(instruction: u64) -> Option<u64> {
 /// The bus error, if the monitor denied it.
 ///
 /// # Safety
-/// Whatever the device does with the byte is the caller's responsibility, if the monitor lets it through.
+/// Whatever the device does with the byte is the caller's responsibility, if the monitor lets it
+/// through.
 pub unsafe fn try_write(port: u16, value: u8) -> Result<(), BusError> {
     // SAFETY: the same contract.
     match unsafe { write(port.into(), value.into()) } {

@@ -1,10 +1,11 @@
 //! Starting the cell's other CPUs, whenever the monitor has them.
 //!
-//! A CPU that was frozen when the cell rebooted may reach the monitor minutes later: the others look at every tick,
-//! and it is admitted then.
+//! A CPU that was frozen when the cell rebooted may reach the monitor minutes later: the others
+//! look at every tick, and it is admitted then.
 //!
 //! # Invariants
-//! 1. A CPU is asked for at most once in a life unless the monitor answered `Busy` (state word, compare-and-exchange).
+//! 1. A CPU is asked for at most once in a life unless the monitor answered `Busy` (state word,
+//!    compare-and-exchange).
 //! 2. A CPU that is asked for has its stacks.
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -72,7 +73,8 @@ fn ask(index: usize) {
     }
 }
 
-/// Where the monitor enters another CPU of the cell: interrupts off, on its idle stack, with the cell's page tables.
+/// Where the monitor enters another CPU of the cell: interrupts off, on its idle stack, with the
+/// cell's page tables.
 extern "C" fn enter(index: u64) -> ! {
     let cpu = per_cpu::set_up(index as usize);
     gdt::load(cpu);

@@ -1,20 +1,23 @@
 //! The way in and out of every interrupt and exception.
 //!
 //! # Phases
-//! 1. The processor switches to the stack that the gate names and pushes SS, RSP, RFLAGS, CS, RIP (and an error code).
+//! 1. The processor switches to the stack that the gate names and pushes SS, RSP, RFLAGS, CS, RIP
+//!    (and an error code).
 //! 2. The vector's stub pushes a zero where there is no error code, and the vector.
-//! 3. The common entry pushes the general registers and the vector registers: a [`Context`](crate::thread::context::Context) is complete.
-//! 4. Interrupts: the stack that phase 1 used **is** the context of the current thread, so the handler runs on the
-//!    CPU's interrupt stack, and answers with the context to resume. Exceptions: the handler runs on the same stack,
-//!    below the context, and always resumes it.
+//! 3. The common entry pushes the general registers and the vector registers: a
+//!    [`Context`](crate::thread::context::Context) is complete.
+//! 4. Interrupts: the stack that phase 1 used **is** the context of the current thread, so the
+//!    handler runs on the CPU's interrupt stack, and answers with the context to resume.
+//!    Exceptions: the handler runs on the same stack, below the context, and always resumes it.
 //! 5. The vector registers, the general registers and IRETQ bring back what was interrupted.
 //!
 //! # What is not saved
-//! The x87 state: the kernel has no x87 code, so no thread has any. It is left out for a reason: in QEMU's emulation up
-//! to 7.2 at least, `FXRSTOR`, `FNINIT` and their kin on *any* CPU read, change and write back a flag word of the boot CPU without a
-//! lock (they lower IGNNE#), and so now and then undo a change that this CPU makes to the global interrupt flag in
-//! `VMRUN` or at an exit: it then sleeps for ever, or runs on in a mixture of guest and host.
-//! Also not: debug registers, AVX state (never enabled), segment registers other than CS and SS, FS and GS base (fixed).
+//! The x87 state: the kernel has no x87 code, so no thread has any. It is left out for a reason: in
+//! QEMU's emulation up to 7.2 at least, `FXRSTOR`, `FNINIT` and their kin on *any* CPU read, change
+//! and write back a flag word of the boot CPU without a lock (they lower IGNNE#), and so now and
+//! then undo a change that this CPU makes to the global interrupt flag in `VMRUN` or at an exit: it
+//! then sleeps for ever, or runs on in a mixture of guest and host. Also not: debug registers, AVX
+//! state (never enabled), segment registers other than CS and SS, FS and GS base (fixed).
 //!
 //! # References
 //! AMD64 Architecture Programmer's Manual, volume 2, 8.9 (long-mode interrupt control transfers).
@@ -117,7 +120,8 @@ extern "C" fn interrupt_entry() {
     naked_asm!(
         save!(),
         "mov rdi, rsp",
-        // From here on the context is the scheduler's; the stack pointer is 16-aligned before the call.
+        // From here on the context is the scheduler's; the stack pointer is 16-aligned before the
+        // call.
         "mov rsp, gs:[{interrupt_stack}]",
         "call {dispatch}",
         "mov rsp, rax",
@@ -134,7 +138,8 @@ extern "C" fn interrupt_entry() {
 extern "C" fn exception_entry() {
     naked_asm!(
         save!(),
-        // The stack top and the size of a context are multiples of 16, so RSP is one before the call.
+        // The stack top and the size of a context are multiples of 16, so RSP is one before the
+        // call.
         "mov rdi, rsp",
         "call {dispatch}",
         restore!(),

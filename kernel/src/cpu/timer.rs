@@ -9,8 +9,8 @@ use crate::own::own;
 use crate::thread::scheduler;
 use crate::{clock, service};
 
-/// No tick comes sooner after the last one, however fast the cell's clock runs: a CPU that does nothing but take ticks
-/// would be another fault than a fast clock.
+/// No tick comes sooner after the last one, however fast the cell's clock runs: a CPU that does
+/// nothing but take ticks would be another fault than a fast clock.
 const PERIOD_MIN: Duration = Duration::from_micros(100);
 
 /// The time between two ticks; shorter by as much as the cell's clock runs too fast.

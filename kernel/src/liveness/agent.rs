@@ -1,12 +1,12 @@
 //! Steps the state machine of recovery.
 //!
-//! At each tick and doorbell of each CPU, one of them at a time. A step that changed something is followed by another, a
-//! few times, so that a phase that nobody has to wait for takes no tick.
+//! At each tick and doorbell of each CPU, one of them at a time. A step that changed something is
+//! followed by another, a few times, so that a phase that nobody has to wait for takes no tick.
 //!
 //! # Invariants
 //! 1. The machine is stepped under a try-lock: a CPU that finds it taken has nothing to do.
-//! 2. The pulse is a thread of server priority. A kernel whose threads do not get to run is not alive, though its
-//!    interrupts be served.
+//! 2. The pulse is a thread of server priority. A kernel whose threads do not get to run is not
+//!    alive, though its interrupts be served.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;

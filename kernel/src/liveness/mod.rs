@@ -1,4 +1,4 @@
-//! Which cells live, at work: the state machine of the `recovery` crate on this kernel's ticks and doorbells.
+//! Which cells live, at work: the machine of `recovery` on this kernel's ticks.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -95,8 +95,8 @@ impl Surroundings<CELLS_MAX> for KernelSurroundings {
     }
 
     fn publish(&mut self, record: &RecordCopy<CELLS_MAX>) {
-        // SAFETY: the record is a page of the own public area, mapped for as long as the cell lives, and made of atomics
-        // that any bit pattern fits.
+        // SAFETY: the record is a page of the own public area, mapped for as long as the cell
+        // lives, and made of atomics that any bit pattern fits.
         let place = unsafe { &*window::pointer::<RecoveryRecord>(own().public(RECOVERY_OFFSET)) };
         place.store(record);
     }

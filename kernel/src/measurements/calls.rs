@@ -76,7 +76,8 @@ pub(super) fn null_calls(recorder: &mut Recorder) {
     let Some(peer) = neighbour() else { return };
     recorder.sample("null RPC, receiver awake", || {
         let ended = ask_beside(peer, Operation::Attend, AWAKE_MILLISECONDS)?;
-        // The neighbour is awake once it answers within a call's spin, so a first call is made to find out.
+        // The neighbour is awake once it answers within a call's spin, so a first call is made to
+        // find out.
         let mut whole = null_call(peer);
         let start = clock::cycles();
         for _ in 0..CALLS {

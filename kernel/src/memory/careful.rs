@@ -19,10 +19,12 @@ pub struct WindowMemory;
 impl RemoteMemory for WindowMemory {
     fn copy(&self, from: PhysicalAddress, to: &mut [u64]) -> Result<(), BusError> {
         let bytes = to.len() * WORD_BYTES;
-        // SAFETY: a slice of words is also one of as many times eight bytes, and any bytes make words.
+        // SAFETY: a slice of words is also one of as many times eight bytes, and any bytes make
+        // words.
         let to = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<u8>(), bytes) };
-        // SAFETY: `window::pointer` keeps every address in the window, and the span of a slice cannot leave it before it
-        // ends in a page fault on a non-canonical address: no region reaches so far.
+        // SAFETY: `window::pointer` keeps every address in the window, and the span of a slice
+        // cannot leave it before it ends in a page fault on a non-canonical address: no region
+        // reaches so far.
         unsafe { copy::load(to, window::pointer(from)) }.map_err(|error| BusError {
             address: PhysicalAddress(error.address),
         })

@@ -1,12 +1,13 @@
 //! The copy routine that survives a bus error.
 //!
 //! # Protocol
-//! `exceptions` sends a bus error (or, without nested tables, a page fault on the window) whose instruction lies between
-//! the routine's start and end symbols to its landing pad, with the kind in RAX and the address in RDX. Nothing else is
-//! undone: the bytes before the error are copied.
+//! `exceptions` sends a bus error (or, without nested tables, a page fault on the window) whose
+//! instruction lies between the routine's start and end symbols to its landing pad, with the kind
+//! in RAX and the address in RDX. Nothing else is undone: the bytes before the error are copied.
 //!
 //! # Invariants
-//! 1. Between the two symbols the routine holds nothing that a jump to the landing pad would leak: no stack, no lock.
+//! 1. Between the two symbols the routine holds nothing that a jump to the landing pad would leak:
+//!    no stack, no lock.
 //! 2. Aligned words are loaded and stored whole, in ascending order.
 
 use core::arch::naked_asm;
@@ -33,8 +34,8 @@ unsafe extern "C" {
 /// Copies bytes: quadwords first, then the rest.
 ///
 /// # Safety
-/// One of the two areas is the caller's own memory. The other may end in a bus error, but where it does not, it may be
-/// read or written as the caller does.
+/// One of the two areas is the caller's own memory. The other may end in a bus error, but where it
+/// does not, it may be read or written as the caller does.
 #[unsafe(naked)]
 unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, bytes: usize) -> Outcome {
     naked_asm!(
@@ -92,8 +93,8 @@ fn result(outcome: Outcome) -> Result<(), BusError> {
 /// # Safety
 /// `from` and the `to.len()` bytes behind it lie in the physical window.
 pub unsafe fn load(to: &mut [u8], from: *const u8) -> Result<(), BusError> {
-    // SAFETY: `to` is the caller's; loads from the window are plain reads of memory, whoever writes it meanwhile, and the
-    // bytes are not looked at before the routine has ended.
+    // SAFETY: `to` is the caller's; loads from the window are plain reads of memory, whoever writes
+    // it meanwhile, and the bytes are not looked at before the routine has ended.
     result(unsafe { copy(to.as_mut_ptr(), from, to.len()) })
 }
 
@@ -103,10 +104,11 @@ pub unsafe fn load(to: &mut [u8], from: *const u8) -> Result<(), BusError> {
 /// The bus error; a part may be stored.
 ///
 /// # Safety
-/// `to` and the `from.len()` bytes behind it lie in the physical window, and in no memory that Rust code of this cell
-/// holds a reference to.
+/// `to` and the `from.len()` bytes behind it lie in the physical window, and in no memory that Rust
+/// code of this cell holds a reference to.
 pub unsafe fn store(to: *mut u8, from: &[u8]) -> Result<(), BusError> {
-    // SAFETY: the caller vouches for the destination; the firewall decides whether the store happens.
+    // SAFETY: the caller vouches for the destination; the firewall decides whether the store
+    // happens.
     result(unsafe { copy(to, from.as_ptr(), from.len()) })
 }
 

@@ -1,7 +1,7 @@
 //! Which frame of the cell serves what: a table with one entry per frame.
 //!
-//! Only the cell's own frames are here. Frames that it borrowed are other cells', and `sharing` keeps them, as a type
-//! that no allocator of kernel data takes.
+//! Only the cell's own frames are here. Frames that it borrowed are other cells', and `sharing`
+//! keeps them, as a type that no allocator of kernel data takes.
 //!
 //! # Invariants
 //! 1. A frame changes its use only from the use that the caller names.
@@ -54,7 +54,8 @@ pub struct FrameTable<'a> {
 }
 
 impl<'a> FrameTable<'a> {
-    /// A table of the frames from `first`, one per entry: those in `used` are the kernel's, the others free.
+    /// A table of the frames from `first`, one per entry: those in `used` are the kernel's, the
+    /// others free.
     pub fn new(first: Frame, uses: &'a mut [FrameUse], used: FrameRange) -> Self {
         let mut free_count = 0;
         for (number, entry) in uses.iter_mut().enumerate() {

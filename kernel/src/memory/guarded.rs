@@ -1,7 +1,8 @@
 //! Writing pages that other cells granted.
 //!
-//! A store to another cell's page can be refused at any moment: the grant was revoked, or the home suspects this cell and
-//! keeps it in quarantine until the cells have voted. The first is an error of the caller's; the second passes.
+//! A store to another cell's page can be refused at any moment: the grant was revoked, or the home
+//! suspects this cell and keeps it in quarantine until the cells have voted. The first is an error
+//! of the caller's; the second passes.
 //!
 //! # Not guaranteed
 //! That an error means that nothing was stored: the bytes before the refused one are.
@@ -47,11 +48,13 @@ impl From<BusError> for WriteError {
 /// # Safety
 /// No Rust code of this cell holds a reference into the bytes written.
 pub unsafe fn try_write(to: PhysicalAddress, bytes: &[u8]) -> Result<(), WriteError> {
-    // SAFETY: `window::pointer` keeps the address in the window, and the caller vouches that nobody holds a reference.
+    // SAFETY: `window::pointer` keeps the address in the window, and the caller vouches that nobody
+    // holds a reference.
     unsafe { copy::store(window::pointer(to), bytes) }.map_err(WriteError::from)
 }
 
-/// Writes `bytes` at `to`; while the home keeps this cell in quarantine, sleeps and tries again until `deadline`.
+/// Writes `bytes` at `to`; while the home keeps this cell in quarantine, sleeps and tries again
+/// until `deadline`.
 ///
 /// # Errors
 /// [`WriteError`]; `Quarantined` only at the deadline.

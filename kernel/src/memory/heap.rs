@@ -1,4 +1,4 @@
-//! The allocator behind `alloc`: kernel frames of this cell, first fit, behind a lock that turns interrupts off.
+//! The kernel heap: `linked_list_allocator` over own frames.
 //!
 //! # Invariants
 //! 1. The heap is one row of own kernel frames; borrowed frames never get into it.
@@ -25,8 +25,8 @@ pub fn set_up(region: FrameRange) {
     let count = (region.len() / SHARE).clamp(FRAMES_MIN, FRAMES_MAX);
     let row =
         pool::allocate_row(count, 1, FrameUse::Kernel).expect("a new cell has a heap's frames");
-    // SAFETY: the frames were free, are the kernel's from now on, lie in a row, and are mapped in the window for as long
-    // as the cell lives.
+    // SAFETY: the frames were free, are the kernel's from now on, lie in a row, and are mapped in
+    // the window for as long as the cell lives.
     unsafe {
         HEAP.lock().init(
             window::pointer(row.start.start()),
@@ -45,7 +45,8 @@ pub fn usage() -> (usize, usize) {
 #[derive(Debug)]
 pub struct KernelHeap;
 
-// SAFETY: every block comes from the one heap under its lock, which hands out no byte twice and keeps alignment.
+// SAFETY: every block comes from the one heap under its lock, which hands out no byte twice and
+// keeps alignment.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HEAP.lock()

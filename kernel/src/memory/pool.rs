@@ -1,7 +1,8 @@
 //! The cell's frames: the frame table over its region.
 //!
 //! # Invariants
-//! 1. The table itself lies in the first frames behind those that the cell used at entry, and these are the kernel's.
+//! 1. The table itself lies in the first frames behind those that the cell used at entry, and these
+//!    are the kernel's.
 
 use cell::{Frame, FrameRange, PAGE_SIZE};
 
@@ -26,8 +27,9 @@ pub fn set_up(own: &Own) {
         "a region is larger than its frame table"
     );
     let first = window::pointer::<FrameUse>(table_start.start());
-    // SAFETY: these frames are the cell's, behind everything that was used at entry, and marked as the kernel's below, so
-    // nobody else gets them. They are zeroed before they are taken for uses, and 0 is `Free`.
+    // SAFETY: these frames are the cell's, behind everything that was used at entry, and marked as
+    // the kernel's below, so nobody else gets them. They are zeroed before they are taken for uses,
+    // and 0 is `Free`.
     let uses = unsafe {
         core::ptr::write_bytes(first, 0, count);
         core::slice::from_raw_parts_mut(first, count)

@@ -1,12 +1,13 @@
 //! Stacks with guard pages.
 //!
-//! Behind NPT the kernel owns its page tables and maps each stack into an area of its own, with a page below that is
-//! not mapped: an overflow faults, the fault is taken on an entry stack, and the cell ends with an epitaph.
+//! Behind NPT the kernel owns its page tables and maps each stack into an area of its own, with a
+//! page below that is not mapped: an overflow faults, the fault is taken on an entry stack, and the
+//! cell ends with an epitaph.
 //!
 //! # Not guaranteed
-//! Guard pages where the monitor's page tables are the firewall: the kernel cannot change them. Stacks are then rows of
-//! frames in the window, and the scheduler checks the stack pointer of each thread that it interrupts, which finds an
-//! overflow late.
+//! Guard pages where the monitor's page tables are the firewall: the kernel cannot change them.
+//! Stacks are then rows of frames in the window, and the scheduler checks the stack pointer of each
+//! thread that it interrupts, which finds an overflow late.
 
 use cell::machine::BackEnd;
 use cell::{Frame, PAGE_SIZE, PhysicalAddress};
@@ -72,12 +73,14 @@ pub fn is_guard(address: u64) -> bool {
     (AREA_START..AREA_START + AREA_BYTES).contains(&address)
 }
 
-/// Whether a stack pointer at `address` can be followed: it lies in a mapped stack or in own memory in the window.
+/// Whether a stack pointer at `address` can be followed: it lies in a mapped stack or in own memory
+/// in the window.
 pub fn is_readable(address: u64) -> bool {
     let mapped = || {
         let (root, _) = Cr3::read();
         let root = window::pointer::<PageTable>(PhysicalAddress(root.start_address().as_u64()));
-        // SAFETY: as in `map_page`; the tables are only read, and entries of stacks never change once they are set.
+        // SAFETY: as in `map_page`; the tables are only read, and entries of stacks never change
+        // once they are set.
         let tables = unsafe { OffsetPageTable::new(&mut *root, VirtAddr::new(window::START)) };
         tables
             .translate_addr(VirtAddr::new_truncate(address))
@@ -104,14 +107,15 @@ fn map(bytes: u64) -> Option<Stack> {
 fn map_page(address: u64) -> Option<()> {
     let (root, _) = Cr3::read();
     let root = window::pointer::<PageTable>(PhysicalAddress(root.start_address().as_u64()));
-    // SAFETY: CR3 names the cell's own topmost table, all tables are reached through the window, and the caller holds the
-    // lock of the only code that changes them.
+    // SAFETY: CR3 names the cell's own topmost table, all tables are reached through the window,
+    // and the caller holds the lock of the only code that changes them.
     let mut tables = unsafe { OffsetPageTable::new(&mut *root, VirtAddr::new(window::START)) };
     let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address));
     let frame = pool::allocate(FrameUse::Kernel)?;
     let frame = PhysFrame::containing_address(PhysAddr::new(frame.start().0));
     let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE;
-    // SAFETY: the frame was free and is this stack's alone; the page was never mapped, so nothing else lies there.
+    // SAFETY: the frame was free and is this stack's alone; the page was never mapped, so nothing
+    // else lies there.
     match unsafe { tables.map_to(page, frame, flags, &mut KernelFrames) } {
         Ok(flush) => {
             // A page that was not mapped is in no translation cache.

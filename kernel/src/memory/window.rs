@@ -1,19 +1,19 @@
 //! The physical window: every physical address at a fixed distance in the virtual address space.
 //!
-//! The monitor maps all RAM and the first 4 GiB there, read-write and never executable; what a cell may do with a
-//! frame is decided below, by the firewall.
+//! The monitor maps all RAM and the first 4 GiB there, read-write and never executable; what a cell
+//! may do with a frame is decided below, by the firewall.
 //!
 //! # Not guaranteed
-//! That an access through the window succeeds: memory of others may answer with a bus error. Such accesses go
-//! through `careful` or `guarded`.
+//! That an access through the window succeeds: memory of others may answer with a bus error. Such
+//! accesses go through `careful` or `guarded`.
 
 use cell::PhysicalAddress;
 
 /// Where physical address 0 appears. Checked against the `BootInfo` at entry.
 pub const START: u64 = 0xffff_8000_0000_0000;
 
-/// Bytes of physical address space that the window can show: 46 bits, half of the upper half of the address space. The
-/// stacks and the image lie in the other half.
+/// Bytes of physical address space that the window can show: 46 bits, half of the upper half of the
+/// address space. The stacks and the image lie in the other half.
 const SPAN: u64 = 1 << 46;
 
 /// The pointer through which `address` is reached.

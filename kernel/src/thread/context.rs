@@ -1,18 +1,19 @@
 //! The context of a thread: everything of it that a CPU holds while it runs.
 //!
-//! While a thread runs, IST 1 of its CPU points to the end of its context, so that the processor's own pushes at an
-//! interrupt are the first part of saving it (`cpu::stubs`).
+//! While a thread runs, IST 1 of its CPU points to the end of its context, so that the processor's
+//! own pushes at an interrupt are the first part of saving it (`cpu::stubs`).
 //!
 //! # Invariants
-//! 1. A context is written only by the CPU that runs the thread, and read only by the one that resumes it; the
-//!    scheduler's lock lies between the two.
+//! 1. A context is written only by the CPU that runs the thread, and read only by the one that
+//!    resumes it; the scheduler's lock lies between the two.
 
 use core::cell::UnsafeCell;
 use core::fmt;
 
 use crate::cpu::gdt::{CODE_SELECTOR, DATA_SELECTOR};
 
-/// Offset, in a context, of the control and status word of the vector unit (MXCSR), behind sixteen vector registers.
+/// Offset, in a context, of the control and status word of the vector unit (MXCSR), behind sixteen
+/// vector registers.
 pub const CONTROL_OFFSET: usize = 16 * 16;
 /// Bytes of vector registers and control word, with what keeps the rest aligned.
 pub const VECTORS_BYTES: usize = CONTROL_OFFSET + 16;
@@ -104,7 +105,8 @@ impl Context {
         }
     }
 
-    /// The context of a thread that is about to call `entry` with `argument` on a stack that ends at `stack_top`.
+    /// The context of a thread that is about to call `entry` with `argument` on a stack that ends
+    /// at `stack_top`.
     pub fn start(entry: extern "C" fn(u64) -> !, argument: u64, stack_top: u64) -> Self {
         let mut context = Self::zero();
         context.vectors[CONTROL_OFFSET..CONTROL_OFFSET + 4].copy_from_slice(&CONTROL.to_le_bytes());

@@ -1,14 +1,15 @@
 //! Who is ready, who sleeps, and who is next: the scheduler as a table, without a machine.
 //!
 //! # Invariants
-//! 1. A thread is in exactly one state; it is in a queue if and only if it is `Ready`, and there once.
-//! 2. A wake-up that finds its thread not blocked is kept as a token, and the thread's next block returns at once. So a
-//!    wake-up between a check and a block is never lost.
+//! 1. A thread is in exactly one state; it is in a queue if and only if it is `Ready`, and there
+//!    once.
+//! 2. A wake-up that finds its thread not blocked is kept as a token, and the thread's next block
+//!    returns at once. So a wake-up between a check and a block is never lost.
 //! 3. A thread never waits behind one of a lower priority.
 //!
 //! # Not guaranteed
-//! That a wake-up was meant for the present thread of a slot, or that what it told of still holds: whoever waits checks
-//! its condition again.
+//! That a wake-up was meant for the present thread of a slot, or that what it told of still holds:
+//! whoever waits checks its condition again.
 
 use cell::Instant;
 

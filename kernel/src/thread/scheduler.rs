@@ -3,11 +3,11 @@
 //! One table under one lock: a cell has few CPUs. Any thread may run on any CPU.
 //!
 //! # Invariants
-//! 1. A thread's context is complete before the table says that it may run elsewhere: states change in
-//!    [`switch_from`], on the interrupt stack, after the entry stub has saved everything.
+//! 1. A thread's context is complete before the table says that it may run elsewhere: states change
+//!    in [`switch_from`], on the interrupt stack, after the entry stub has saved everything.
 //! 2. IST 1 points to the context of what the CPU runs whenever it leaves [`switch_from`].
-//! 3. A CPU is in the idle set only if it found nobody ready, under the lock; so whoever makes a thread ready sees
-//!    either the CPU in the set, or the CPU sees the thread.
+//! 3. A CPU is in the idle set only if it found nobody ready, under the lock; so whoever makes a
+//!    thread ready sees either the CPU in the set, or the CPU sees the thread.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -64,7 +64,8 @@ fn running(cpu: &PerCpu) -> Option<ThreadId> {
 /// Ends the cell if a thread left its stack. Behind NPT a guard page finds that earlier.
 fn check_stack(current: Option<ThreadId>, context: *mut Context) {
     let Some(thread) = current else { return };
-    // SAFETY: the context of what this CPU interrupted, complete, and nobody else's until the table says otherwise.
+    // SAFETY: the context of what this CPU interrupted, complete, and nobody else's until the table
+    // says otherwise.
     let context = unsafe { &*context };
     if context.rsp < STACK_BOTTOMS[thread.index()].load(Ordering::Relaxed) {
         panic::stack_overflow(context);
@@ -122,7 +123,8 @@ fn find_cpu(priority: Priority) {
         return; // The switch at the end of this interrupt takes it.
     }
     if let Some(index) = take_idle_cpu(cpu.index()) {
-        // A refusal would mean that the CPU is not the cell's any more; the next tick of any other one takes the thread.
+        // A refusal would mean that the CPU is not the cell's any more; the next tick of any other
+        // one takes the thread.
         let _ = hypercall::wake(index);
     } else if preempts && running(cpu).is_some() {
         drop(off);
@@ -166,7 +168,8 @@ pub fn yield_now() {
     give_away(Intent::Yield);
 }
 
-/// Waits for [`wake`], or for the instant `until`. May return early: whoever waits checks its condition.
+/// Waits for [`wake`], or for the instant `until`. May return early: whoever waits checks its
+/// condition.
 ///
 /// # Panics
 /// At interrupt level, and on an idle thread: neither may wait.
@@ -200,7 +203,8 @@ pub(super) fn create(name: &'static str, priority: Priority) -> Option<ThreadId>
 /// Gives a thread that never ran its first context, and tells where its stack begins.
 pub(super) fn place(thread: ThreadId, context: Context, stack_bottom: u64) {
     STACK_BOTTOMS[thread.index()].store(stack_bottom, Ordering::Relaxed);
-    // SAFETY: the thread was created and never woken, so no CPU runs it and none may resume it (context, invariant 1).
+    // SAFETY: the thread was created and never woken, so no CPU runs it and none may resume it
+    // (context, invariant 1).
     unsafe { CONTEXTS[thread.index()].get().write(context) };
 }
 

@@ -1,7 +1,7 @@
 //! New threads.
 //!
-//! A slot keeps its stack when its thread ends: mapping and unmapping would need every CPU's attention, and a slot is
-//! soon used again.
+//! A slot keeps its stack when its thread ends: mapping and unmapping would need every CPU's
+//! attention, and a slot is soon used again.
 
 use alloc::boxed::Box;
 
@@ -66,7 +66,8 @@ fn stack_of(thread: ThreadId) -> Option<Stack> {
 /// Where every thread begins.
 extern "C" fn enter(argument: u64) -> ! {
     let body = core::ptr::with_exposed_provenance_mut::<Body>(argument as usize);
-    // SAFETY: `spawn` made the argument of a box and gave it to this thread alone, which runs this function once.
+    // SAFETY: `spawn` made the argument of a box and gave it to this thread alone, which runs this
+    // function once.
     let body = unsafe { Box::from_raw(body) };
     body();
     scheduler::give_away(Intent::Exit);

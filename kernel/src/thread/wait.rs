@@ -1,8 +1,8 @@
 //! Waiting for a condition, with a deadline.
 //!
 //! # Invariants
-//! 1. A waiter is in the set before it checks its condition the last time before it blocks; so whoever changes the
-//!    condition and then wakes the set is not missed.
+//! 1. A waiter is in the set before it checks its condition the last time before it blocks; so
+//!    whoever changes the condition and then wakes the set is not missed.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +31,8 @@ impl WaitQueue {
         }
     }
 
-    /// Waits until `condition` gives a value, or until `deadline`. The condition is checked at least once.
+    /// Waits until `condition` gives a value, or until `deadline`. The condition is checked at
+    /// least once.
     ///
     /// # Errors
     /// [`TimedOut`] at the deadline.

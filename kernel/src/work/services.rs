@@ -19,8 +19,8 @@ use crate::{calls, clock, hints, pages, trace};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// How often a store that meets a quarantine is tried, and how long the worker rests in between: the gate's pass is
-/// given back meanwhile.
+/// How often a store that meets a quarantine is tried, and how long the worker rests in between:
+/// the gate's pass is given back meanwhile.
 const QUARANTINE_TRIES: usize = 60;
 const QUARANTINE_REST: Duration = Duration::from_millis(2);
 
@@ -65,7 +65,8 @@ const fn reason_of(status: ReplyStatus) -> Reason {
 fn access_error(home: CellId, error: WriteError) -> WorkError {
     let reason = match error {
         WriteError::Quarantined(_) => Reason::Held,
-        // The right was taken back while the store was on its way: a recovery of the home is about to say so.
+        // The right was taken back while the store was on its way: a recovery of the home is about
+        // to say so.
         WriteError::Denied(_) => Reason::Stale,
         WriteError::Unreachable(_) => {
             hints::raise(home, HintReason::BusError);
@@ -98,7 +99,8 @@ fn load(from: PhysicalAddress, words: &mut [u64]) -> Result<(), WriteError> {
 fn store(to: PhysicalAddress, words: &[u64]) -> Result<(), WriteError> {
     for (index, word) in words.iter().enumerate() {
         let address = PhysicalAddress(to.0 + (index * WORD_BYTES) as u64);
-        // SAFETY: a page that its home granted for user data, or a borrowed frame: nobody's Rust object.
+        // SAFETY: a page that its home granted for user data, or a borrowed frame: nobody's Rust
+        // object.
         unsafe { guarded::try_write(address, &word.to_le_bytes()) }?;
     }
     Ok(())

@@ -18,8 +18,8 @@ use crate::{clock, trace};
 
 /// The account of this cell's workers.
 pub(super) fn record() -> &'static WorkloadRecord {
-    // SAFETY: a part of the own public area, mapped for as long as the cell lives, made of atomics that any bit pattern
-    // fits.
+    // SAFETY: a part of the own public area, mapped for as long as the cell lives, made of atomics
+    // that any bit pattern fits.
     unsafe { &*window::pointer::<WorkloadRecord>(own().public(WORKLOAD_OFFSET)) }
 }
 

@@ -26,7 +26,8 @@ use crate::watch::Detail;
 const AGREEMENT_CELLS: std::ops::RangeInclusive<usize> = 2..=8;
 /// Boots for one measurement before it is given up.
 const ATTEMPTS: usize = 3;
-/// Boot parameters with which operations are measured: no work beside them, and no alarm because of them.
+/// Boot parameters with which operations are measured: no work beside them, and no alarm because of
+/// them.
 const QUIET: [(&str, &str); 2] = [("workers=", " workers=0"), ("hint=", " hint=1000")];
 /// Where the monitor's source lies.
 const MONITOR_SOURCES: [&str; 2] = ["boot/src", "firewall/src"];
@@ -34,7 +35,8 @@ const MONITOR_SOURCES: [&str; 2] = ["boot/src", "firewall/src"];
 /// Everything that was measured.
 #[derive(Debug, Default)]
 pub struct Costs {
-    /// Cycles per operation, over all runs, by name; in the order in which the kernel measured them.
+    /// Cycles per operation, over all runs, by name; in the order in which the kernel measured
+    /// them.
     pub operations: Vec<(String, Vec<f64>)>,
     /// The rate of the guest's time-stamp counter.
     pub cycles_per_second: u64,
@@ -113,7 +115,8 @@ fn tolerate(what: &str, outcome: Result<()>, costs: &mut Costs) -> Result<()> {
     }
 }
 
-/// Boots until a measurement is done in which no cell was restarted; a busy host can cause false alarms.
+/// Boots until a measurement is done in which no cell was restarted; a busy host can cause false
+/// alarms.
 fn undisturbed<T>(
     launch: &Launch,
     costs: &mut Costs,

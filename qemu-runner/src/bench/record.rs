@@ -24,8 +24,8 @@ pub struct Measured {
     pub cycles: Vec<u64>,
 }
 
-/// Asks the cell whose public area starts at `public` to measure, and waits for its results; `None` if it is
-/// silent for [`LIMIT`].
+/// Asks the cell whose public area starts at `public` to measure, and waits for its results; `None`
+/// if it is silent for [`LIMIT`].
 ///
 /// # Errors
 /// See [`GuestMemory::read`].

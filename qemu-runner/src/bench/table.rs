@@ -10,7 +10,8 @@ use crate::commands::Setup;
 use crate::output;
 use crate::units::float;
 
-/// What other operations are compared with: a bare cache line that goes to and fro between the same two CPUs.
+/// What other operations are compared with: a bare cache line that goes to and fro between the same
+/// two CPUs.
 const BASELINE: &str = "ping-pong";
 
 struct Row {

@@ -1,7 +1,8 @@
 //! Every fault: what it does, how it is injected, what must come of it.
 //!
-//! Whatever is injected into a cell, the damage must stay in that cell. Beyond that, some faults must end its life,
-//! because a cell that goes on with them would be of no use; others may or must not.
+//! Whatever is injected into a cell, the damage must stay in that cell. Beyond that, some faults
+//! must end its life, because a cell that goes on with them would be of no use; others may or must
+//! not.
 
 use std::fmt;
 use std::str::FromStr;

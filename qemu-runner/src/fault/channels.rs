@@ -1,7 +1,8 @@
 //! The ways into a running machine, connected before they are needed.
 //!
-//! qtest serves for memory and interrupts; where a QEMU has none, the gdb stub does the same at the price of a
-//! short stop. The gdb stub is connected only where a fault needs it, because connecting stops the machine.
+//! qtest serves for memory and interrupts; where a QEMU has none, the gdb stub does the same at the
+//! price of a short stop. The gdb stub is connected only where a fault needs it, because connecting
+//! stops the machine.
 
 use super::catalogue::{Fault, HostFault};
 use super::plan::Strike;

@@ -1,10 +1,11 @@
 //! Faults of memory, injected from outside: flipped bits and changed pointers.
 //!
-//! Where a cell's copy of the kernel image lies is found by looking for the image's own pages, so that the runner
-//! needs to know nothing of the monitor's layout.
+//! Where a cell's copy of the kernel image lies is found by looking for the image's own pages, so
+//! that the runner needs to know nothing of the monitor's layout.
 //!
 //! # Not guaranteed
-//! Reading and writing back a byte is not one step: a store of the guest in between is lost. That is a fault too.
+//! Reading and writing back a byte is not one step: a store of the guest in between is lost. That
+//! is a fault too.
 
 use std::collections::HashMap;
 
@@ -139,8 +140,8 @@ fn find_image(
     })
 }
 
-/// The start of the kernel's window on physical memory, and every word that looks like a pointer into it or into the
-/// image, with its address.
+/// The start of the kernel's window on physical memory, and every word that looks like a pointer
+/// into it or into the image, with its address.
 fn find_pointers(
     memory: &GuestMemory,
     region: FrameRange,

@@ -36,10 +36,12 @@ pub struct Target<'a> {
     pub images: &'a Images,
 }
 
-/// Injects a fault now, or leaves it to the victim's kernel to do so at `trigger`. Says what exactly was done.
+/// Injects a fault now, or leaves it to the victim's kernel to do so at `trigger`. Says what
+/// exactly was done.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such CPU, [`Error::Channel`] and [`Error::Guest`] if it cannot be done.
+/// [`Error::Usage`] if there is no such CPU, [`Error::Channel`] and [`Error::Guest`] if it cannot
+/// be done.
 pub fn inject(
     target: &Target<'_>,
     channels: &mut Channels,

@@ -74,7 +74,8 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// Whether the victim's own kernel can time a fault from inside: it sees the event in its own trace.
+    /// Whether the victim's own kernel can time a fault from inside: it sees the event in its own
+    /// trace.
     pub const fn is_seen_by_every_cell(&self) -> bool {
         matches!(
             self.event,

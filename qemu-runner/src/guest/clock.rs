@@ -1,18 +1,20 @@
 //! The guest's time, as seen from the host.
 //!
-//! Every cell publishes the time of its newest tick. A tick is seen on the host some time after it happened, never
-//! before; so of many differences "host time less guest time" the smallest is the best, and it is off by no more
-//! than the shortest time between a tick and a look at it. Each cell gives one estimate; the lower median of them
-//! counts, so that a cell whose clock runs fast is not believed.
+//! Every cell publishes the time of its newest tick. A tick is seen on the host some time after it
+//! happened, never before; so of many differences "host time less guest time" the smallest is the
+//! best, and it is off by no more than the shortest time between a tick and a look at it. Each cell
+//! gives one estimate; the lower median of them counts, so that a cell whose clock runs fast is not
+//! believed.
 //!
 //! # Not guaranteed
-//! While the machine is stopped (gdb) the guest's time stands still; what was learnt before is forgotten after
-//! [`WINDOW`].
+//! While the machine is stopped (gdb) the guest's time stands still; what was learnt before is
+//! forgotten after [`WINDOW`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Looks older than this are forgotten, so that a rate that is off by 1 in 1000 costs no more than 0.2 ms.
+/// Looks older than this are forgotten, so that a rate that is off by 1 in 1000 costs no more than
+/// 0.2 ms.
 pub const WINDOW: Duration = Duration::from_millis(200);
 
 /// What was learnt from one cell's ticks.
@@ -101,7 +103,8 @@ mod tests {
         let mut clock = GuestClock::new(1);
         let start = clock.origin;
         let after = |microseconds| start + Duration::from_micros(microseconds);
-        // The guest started 5 ms after the host began to look; looks come 900, 100 and 1500 us late.
+        // The guest started 5 ms after the host began to look; looks come 900, 100 and 1500 us
+        // late.
         clock.observe(after(7900), [2_000_000]);
         clock.observe(after(9100), [4_000_000]);
         clock.observe(after(12_500), [6_000_000]);

@@ -1,7 +1,7 @@
 //! The monitor's record: the cells, how they fare, which CPUs are theirs.
 //!
-//! The monitor is trusted, but the record is checked all the same: before boot, and after a memory fault, it may hold
-//! anything.
+//! The monitor is trusted, but the record is checked all the same: before boot, and after a memory
+//! fault, it may hold anything.
 
 use std::mem::offset_of;
 

@@ -1,11 +1,12 @@
 //! The guest's memory, addressed by physical address.
 //!
-//! QEMU maps the file shared, so plain file reads and writes see and change what the guest sees. No unsafe code and no
-//! mapping is needed for that.
+//! QEMU maps the file shared, so plain file reads and writes see and change what the guest sees. No
+//! unsafe code and no mapping is needed for that.
 //!
 //! # Not guaranteed
-//! A read of more than one word may see half of a change. Code that the guest has executed and that is changed here
-//! stays translated: changes to code go over the memory bus ([`crate::qemu::qtest::BusAccess`]).
+//! A read of more than one word may see half of a change. Code that the guest has executed and that
+//! is changed here stays translated: changes to code go over the memory bus
+//! ([`crate::qemu::qtest::BusAccess`]).
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;

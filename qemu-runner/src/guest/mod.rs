@@ -1,7 +1,7 @@
 //! The guest's records, read from the file that backs its memory.
 //!
-//! Everything here reads words at offsets that the `cell` crate gives, checks them, and only then uses them: a sick
-//! cell can have written anything.
+//! Everything here reads words at offsets that the `cell` crate gives, checks them, and only then
+//! uses them: a sick cell can have written anything.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! 1. One call reads at most one ring's worth of slots, whatever the ring says about itself.
-//! 2. A record is attributed to the ring in which it lies, not to the cell that it names: a sick cell can write any
-//!    name into its own ring, and no other.
+//! 2. A record is attributed to the ring in which it lies, not to the cell that it names: a sick
+//!    cell can write any name into its own ring, and no other.
 
 use cell::PhysicalAddress;
 use cell::machine::MONITOR_TRACE_RECORDS;

@@ -9,7 +9,8 @@ use cell::partition::{CELL_BYTES_MIN, check_cpus};
 use super::install::Accelerator;
 use crate::error::{Error, Result};
 
-/// Memory that the monitor and the firmware take, for the check before booting; the monitor checks exactly.
+/// Memory that the monitor and the firmware take, for the check before booting; the monitor checks
+/// exactly.
 const MONITOR_BYTES: u64 = 16 << 20;
 
 /// The machine that is asked for.
@@ -89,7 +90,8 @@ pub enum Afterwards {
     Pause,
 }
 
-/// QEMU's arguments. `directory` holds the images, the sockets and the logs; `ram` backs the guest's memory.
+/// QEMU's arguments. `directory` holds the images, the sockets and the logs; `ram` backs the
+/// guest's memory.
 pub fn arguments(
     machine: &Machine,
     accelerator: Accelerator,

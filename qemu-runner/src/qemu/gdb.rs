@@ -1,8 +1,8 @@
 //! The gdb stub: CPUs frozen one by one, memory where qtest is missing.
 //!
 //! # Protocol
-//! A stop stops every CPU; resuming names those that may run, so a CPU that is left out stays frozen. The connection is
-//! kept for the whole run: QEMU's own `cont` would thaw everybody.
+//! A stop stops every CPU; resuming names those that may run, so a CPU that is left out stays
+//! frozen. The connection is kept for the whole run: QEMU's own `cont` would thaw everybody.
 //!
 //! # Invariants
 //! 1. The CPUs run whenever no method of [`Gdb`] is executing, but for the frozen ones.

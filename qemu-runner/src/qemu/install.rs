@@ -118,7 +118,8 @@ fn distribution() -> Option<String> {
         .or_else(|| word("ID="))
 }
 
-/// Installs QEMU by apt-get, on Debian and Ubuntu, as root or through a sudo that asks for no password.
+/// Installs QEMU by apt-get, on Debian and Ubuntu, as root or through a sudo that asks for no
+/// password.
 ///
 /// # Errors
 /// [`Error::Qemu`] says what to do by hand.
@@ -198,8 +199,8 @@ impl Accelerator {
         }
     }
 
-    /// KVM where it can run this, else TCG. A `/dev/kvm` that opens is not enough: without `vmx` or `svm`
-    /// it may be an instruction emulator that stops at the first SSE instruction.
+    /// KVM where it can run this, else TCG. A `/dev/kvm` that opens is not enough: without `vmx` or
+    /// `svm` it may be an instruction emulator that stops at the first SSE instruction.
     pub fn choose() -> Self {
         if processor_virtualizes() && kvm_opens() {
             Self::Kvm

@@ -1,7 +1,8 @@
 //! Lines over a Unix socket, with a deadline on each.
 //!
 //! # Invariants
-//! 1. A line that did not arrive whole by its deadline stays buffered and is completed by a later call.
+//! 1. A line that did not arrive whole by its deadline stays buffered and is completed by a later
+//!    call.
 //! 2. No more than [`LINE_MAX`] bytes are buffered.
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,10 +1,12 @@
 //! A running QEMU and its private directory. Neither outlives the runner.
 //!
 //! # Invariants
-//! 1. Dropping [`Qemu`] kills the process and removes the directory, unless the user wants to keep it.
-//! 2. If the runner is killed, the kernel kills QEMU: it is started through `setpriv --pdeathsig`, where that is
-//!    installed. The thread that starts QEMU must therefore live as long as the run.
-//! 3. The file that backs the guest's memory has no name once QEMU has opened it, so that nothing is left in memory.
+//! 1. Dropping [`Qemu`] kills the process and removes the directory, unless the user wants to keep
+//!    it.
+//! 2. If the runner is killed, the kernel kills QEMU: it is started through `setpriv --pdeathsig`,
+//!    where that is installed. The thread that starts QEMU must therefore live as long as the run.
+//! 3. The file that backs the guest's memory has no name once QEMU has opened it, so that nothing
+//!    is left in memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -85,7 +87,8 @@ impl Qemu {
             },
         ));
         if launch.serial == Serial::Log {
-            // A group of its own keeps the terminal's Ctrl-C for the runner; the console needs the terminal itself.
+            // A group of its own keeps the terminal's Ctrl-C for the runner; the console needs the
+            // terminal itself.
             command
                 .process_group(0)
                 .stdin(Stdio::null())

@@ -1,11 +1,11 @@
 //! qtest: accesses to the guest's memory bus, while the guest runs.
 //!
-//! qtest is QEMU's internal test protocol. Nothing else here knows it: callers see [`BusAccess`] and
-//! [`InterruptInjector`], and the gdb stub implements the same for a QEMU without it.
+//! qtest is QEMU's internal test protocol. Nothing else here knows it: callers see [`BusAccess`]
+//! and [`InterruptInjector`], and the gdb stub implements the same for a QEMU without it.
 //!
 //! # Invariants
-//! 1. Every line is built by this file from numbers only. QEMU aborts on a line with a missing or malformed
-//!    argument, so no line is ever taken from outside.
+//! 1. Every line is built by this file from numbers only. QEMU aborts on a line with a missing or
+//!    malformed argument, so no line is ever taken from outside.
 
 use std::path::Path;
 
@@ -38,7 +38,8 @@ pub trait BusAccess {
 pub enum Delivery {
     /// A non-maskable interrupt.
     Nmi,
-    /// INIT. The boot CPU goes back to the firmware by it, which resets the machine: never sent there.
+    /// INIT. The boot CPU goes back to the firmware by it, which resets the machine: never sent
+    /// there.
     Init,
 }
 

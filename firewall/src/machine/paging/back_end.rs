@@ -63,8 +63,8 @@ impl BackEnd for PagingBackEnd {
     }
 
     fn close(&self, monitor: &Monitor, cell: CellId) {
-        // The window is the kernel's stack and heap as well; taken away, it could only reset the machine. What the
-        // others granted is closed.
+        // The window is the kernel's stack and heap as well; taken away, it could only reset the
+        // machine. What the others granted is closed.
         for home in monitor.machine.all_cells().without(cell).iter() {
             for frame in monitor.table.granted(home, cell) {
                 monitor.nested(cell).write_protect(frame);
@@ -78,7 +78,8 @@ impl BackEnd for PagingBackEnd {
         // SAFETY: both areas are this CPU's own and hold the ten bytes that are stored.
         unsafe { asm!("sgdt [{}]", "sidt [{}]", in(reg) descriptors, in(reg) interrupts) };
         let root = Cr3::read().0.start_address().as_u64();
-        // SAFETY: the two registers matter only to SYSENTER, which nobody executes here (module header, invariant 2).
+        // SAFETY: the two registers matter only to SYSENTER, which nobody executes here (module
+        // header, invariant 2).
         unsafe { Msr::new(entry::MSR_ROOT).write(root) };
         // SAFETY: as above.
         unsafe { Msr::new(entry::MSR_PER_CPU).write(core::ptr::from_ref(cpu) as u64) };
@@ -87,8 +88,8 @@ impl BackEnd for PagingBackEnd {
     fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) {
         let address = core::ptr::from_ref(monitor).cast_mut();
         cpu.paging.monitor.store(address, Ordering::SeqCst);
-        // SAFETY: the loader built the tables for this back end, with the section of `enter` in them; interrupts are off
-        // (module header, invariant 1).
+        // SAFETY: the loader built the tables for this back end, with the section of `enter` in
+        // them; interrupts are off (module header, invariant 1).
         unsafe {
             entry::enter(
                 start.page_table_root,
@@ -100,7 +101,8 @@ impl BackEnd for PagingBackEnd {
     }
 
     fn park(&self) {
-        // SAFETY: the monitor's tables are loaded: this CPU came from the start or through `hypercall`.
+        // SAFETY: the monitor's tables are loaded: this CPU came from the start or through
+        // `hypercall`.
         unsafe { entry::wait() };
     }
 }
@@ -123,7 +125,8 @@ pub(super) struct PushedRequest {
 /// Goes on where `entry::hypercall` reached the monitor's tables and this CPU's stack.
 pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> Registers {
     let monitor = cpu.paging.monitor.load(Ordering::SeqCst);
-    // SAFETY: `run` stored the address of the one monitor, which is never dropped, before the kernel ran.
+    // SAFETY: `run` stored the address of the one monitor, which is never dropped, before the
+    // kernel ran.
     let monitor = unsafe { &*monitor };
     fence::answer_kicks(monitor, cpu);
     let incarnation = monitor

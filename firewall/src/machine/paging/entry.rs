@@ -1,13 +1,15 @@
 //! The ways between kernel and monitor, for the paging back end.
 //!
-//! [`hypercall`] and [`enter`] run partly on the kernel's tables, so their section is mapped there at its own address.
+//! [`hypercall`] and [`enter`] run partly on the kernel's tables, so their section is mapped there
+//! at its own address.
 //!
 //! # Entry of `hypercall`
-//! True on entry: ring 0, the kernel's own tables; RAX, RDI, RSI, RDX, RCX as [`crate::hypercall`] says; 1 KiB of stack.
-//! Not known: whether interrupts are on. Phases: (1) save the kernel's registers and SSE state on its stack; (2) save
-//! its descriptor table registers; (3) switch tables, stack and descriptor tables to the monitor's; (4) answer;
-//! (5) the same way back. **Not** saved: the task register (the monitor uses no interrupt stack) and the x87 registers (it
-//! does not touch them; why not by `FXSAVE` is said in `svm::enter`).
+//! True on entry: ring 0, the kernel's own tables; RAX, RDI, RSI, RDX, RCX as [`crate::hypercall`]
+//! says; 1 KiB of stack. Not known: whether interrupts are on. Phases: (1) save the kernel's
+//! registers and SSE state on its stack; (2) save its descriptor table registers; (3) switch
+//! tables, stack and descriptor tables to the monitor's; (4) answer; (5) the same way back. **Not**
+//! saved: the task register (the monitor uses no interrupt stack) and the x87 registers (it does
+//! not touch them; why not by `FXSAVE` is said in `svm::enter`).
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -131,7 +133,8 @@ pub(super) unsafe extern "C" fn hypercall() {
     )
 }
 
-/// Enters a kernel: tables `root`, instruction pointer `entry`, stack `stack`, RDI `argument`. Never returns.
+/// Enters a kernel: tables `root`, instruction pointer `entry`, stack `stack`, RDI `argument`.
+/// Never returns.
 ///
 /// # Safety
 /// The tables map this section, and are a kernel's as `boot::load` builds them; interrupts are off.

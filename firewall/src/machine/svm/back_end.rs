@@ -118,18 +118,21 @@ impl BackEnd for SvmBackEnd {
 
     fn enable(&self, cpu: &PerCpu) {
         let area = cpu.area.get();
-        // SAFETY: boot chose this back end after `is_supported`; SVME adds instructions and changes nothing else.
+        // SAFETY: boot chose this back end after `is_supported`; SVME adds instructions and changes
+        // nothing else.
         unsafe { Efer::update(|flags| flags.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE)) };
         // SAFETY: only the address is taken, of this CPU's own area (invariant 1).
         let host_save = unsafe { &raw const (*area).host_save } as u64;
-        // SAFETY: the page is this CPU's own, aligned, identity-mapped, and used for nothing else (15.30.4).
+        // SAFETY: the page is this CPU's own, aligned, identity-mapped, and used for nothing else
+        // (15.30.4).
         unsafe { Msr::new(MSR_HOST_SAVE).write(host_save) };
         // SAFETY: SVME is set; from here on NMIs wait for `enter` and `park` (invariant 2).
         unsafe { core::arch::asm!("clgi", options(nomem, nostack)) };
     }
 
     fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) {
-        // SAFETY: the area is this CPU's own (invariant 1), and `run` is entered once at a time on it.
+        // SAFETY: the area is this CPU's own (invariant 1), and `run` is entered once at a time on
+        // it.
         let area = unsafe { &mut *cpu.area.get() };
         prepare(monitor, cpu, area, start);
         let mut is_flush_due = true;
@@ -140,12 +143,14 @@ impl BackEnd for SvmBackEnd {
             }
             open_ports(monitor, cpu, area);
             area.vmcb.control.tlb_control = if is_flush_due { FLUSH_ALL } else { 0 };
-            // SAFETY: GIF and IF are clear (invariant 2); `prepare` made the VMCB, whose nested table gives the guest
-            // no monitor memory; the registers are beside it in the same area.
+            // SAFETY: GIF and IF are clear (invariant 2); `prepare` made the VMCB, whose nested
+            // table gives the guest no monitor memory; the registers are beside it in the same
+            // area.
             unsafe { enter((&raw const area.vmcb) as u64, &raw mut area.registers) };
             let exit = translate(area);
             let verdict = exits::judge(monitor, cpu, exit);
-            // Whatever was not an answered hypercall may have been a kick, or met an outdated translation.
+            // Whatever was not an answered hypercall may have been a kick, or met an outdated
+            // translation.
             is_flush_due = !matches!(verdict, Verdict::Answer(_));
             match verdict {
                 Verdict::Resume => area.vmcb.control.event_injection = pending_event(area),
@@ -168,8 +173,9 @@ impl BackEnd for SvmBackEnd {
 
 /// Opens GIF and halts until an NMI came, which the host's handler dismisses.
 ///
-/// An NMI that was pending is taken right after `STGI`, before the `HLT`: the handler, [`host_nmi`], then finds the
-/// address of the `HLT` as its return address and steps over it. A function of its own, so that no red zone is in use.
+/// An NMI that was pending is taken right after `STGI`, before the `HLT`: the handler,
+/// [`host_nmi`], then finds the address of the `HLT` as its return address and steps over it. A
+/// function of its own, so that no red zone is in use.
 ///
 /// # Safety
 /// GIF is clear, RFLAGS.IF is clear, and the host's IDT is loaded with that handler.
@@ -178,8 +184,9 @@ unsafe extern "sysv64" fn wait_for_nmi() {
     naked_asm!("stgi", "hlt", "clgi", "ret")
 }
 
-/// The host's NMI handler: dismisses the NMI, and steps over the `HLT` of `wait_for_nmi` if that comes next. The fixed
-/// length of `STGI` (3 bytes) gives its address, that of `HLT` (1 byte) the step.
+/// The host's NMI handler: dismisses the NMI, and steps over the `HLT` of `wait_for_nmi` if that
+/// comes next. The fixed length of `STGI` (3 bytes) gives its address, that of `HLT` (1 byte) the
+/// step.
 ///
 /// # Safety
 /// Entered by the processor only, in the monitor.
@@ -328,7 +335,8 @@ fn translate(area: &SvmArea) -> Exit {
     }
 }
 
-/// EXITINFO1 is a page fault error code (bit 1: store), EXITINFO2 the guest-physical address (15.25.6).
+/// EXITINFO1 is a page fault error code (bit 1: store), EXITINFO2 the guest-physical address
+/// (15.25.6).
 fn nested_page_fault(area: &SvmArea) -> Exit {
     const STORE: u64 = 1 << 1;
     let control = &area.vmcb.control;

@@ -1,18 +1,21 @@
 //! The way into the guest and back, for SVM.
 //!
 //! # Entry
-//! True on entry: host mode, EFER.SVME set, the host save area named, GIF clear, RFLAGS.IF clear, identity-mapped stack of
-//! this CPU. Phases: (1) save the host's callee-saved registers; (2) load the guest's FP state and general registers;
-//! (3) `VMLOAD`, `VMRUN`, `VMSAVE`; (4) save the guest's registers and FP state; (5) open the global interrupt flag
-//! for one instruction, so that the NMI that caused the exit, or one that came since, is taken (and dismissed) here
-//! on a stack that no red zone is in use of; (6) restore the host.
+//! True on entry: host mode, EFER.SVME set, the host save area named, GIF clear, RFLAGS.IF clear,
+//! identity-mapped stack of this CPU. Phases: (1) save the host's callee-saved registers; (2) load
+//! the guest's FP state and general registers; (3) `VMLOAD`, `VMRUN`, `VMSAVE`; (4) save the
+//! guest's registers and FP state; (5) open the global interrupt flag for one instruction, so that
+//! the NMI that caused the exit, or one that came since, is taken (and dismissed) here on a stack
+//! that no red zone is in use of; (6) restore the host.
 //!
-//! The processor saves and restores RAX, RSP, RIP, RFLAGS, CS, SS, CR0, CR3, CR4, EFER, GDTR, IDTR of the host
-//! (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and SSE state, which the monitor does not rely on
-//! across an entry; debug registers DR0 to DR3, which the monitor does not use. The x87 registers stay the guest's all the while.
+//! The processor saves and restores RAX, RSP, RIP, RFLAGS, CS, SS, CR0, CR3, CR4, EFER, GDTR, IDTR
+//! of the host (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and
+//! SSE state, which the monitor does not rely on across an entry; debug registers DR0 to DR3, which
+//! the monitor does not use. The x87 registers stay the guest's all the while.
 //!
-//! Neither `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a change of the *first*
-//! CPU's flags that is not atomic, and so undoes a `VMRUN` or `STGI` that the first CPU makes at that moment.
+//! Neither `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a
+//! change of the *first* CPU's flags that is not atomic, and so undoes a `VMRUN` or `STGI` that the
+//! first CPU makes at that moment.
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -69,8 +72,9 @@ impl GuestRegisters {
 /// Runs the guest of the VMCB at physical address `vmcb` until it exits.
 ///
 /// # Safety
-/// The entry conditions of the module header hold; `vmcb` is a valid VMCB of this CPU whose guest cannot reach
-/// monitor memory; `registers` is valid for reads and writes and used by nobody else meanwhile.
+/// The entry conditions of the module header hold; `vmcb` is a valid VMCB of this CPU whose guest
+/// cannot reach monitor memory; `registers` is valid for reads and writes and used by nobody else
+/// meanwhile.
 #[unsafe(naked)]
 pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegisters) {
     naked_asm!(
@@ -106,7 +110,8 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         "vmload rax",
         "vmrun rax",
         "vmsave rax",
-        // (4) the pointer to the registers is on top of the stack; put the guest's RDI there instead
+        // (4) the pointer to the registers is on top of the stack; put the guest's RDI there
+        // instead
         "xchg rdi, [rsp]",
         "mov [rdi + {rbx}], rbx",
         "mov [rdi + {rcx}], rcx",

@@ -1,14 +1,16 @@
 //! The maps of ports and model-specific registers that a cell may touch by itself.
 //!
-//! A set bit intercepts (APM volume 2, rev. 3.41, 15.10.1 and 15.11). Everything is denied but what is listed here:
-//! the registers below, which reach no other cell, and, for the owner of the serial port, its eight ports.
+//! A set bit intercepts (APM volume 2, rev. 3.41, 15.10.1 and 15.11). Everything is denied but what
+//! is listed here: the registers below, which reach no other cell, and, for the owner of the serial
+//! port, its eight ports.
 
 use core::ops::RangeInclusive;
 
 /// The ports of the first serial port.
 pub(crate) const UART_PORTS: RangeInclusive<u16> = 0x3f8..=0x3ff;
 
-/// Registers that a cell may read and write: system call set-up, and the FS, GS and kernel GS bases.
+/// Registers that a cell may read and write: system call set-up, and the FS, GS and kernel GS
+/// bases.
 const FREE_REGISTERS: [u32; 7] = [
     0xc000_0081, // STAR
     0xc000_0082, // LSTAR

@@ -1,7 +1,7 @@
 //! The virtual machine control block.
 //!
-//! Layout: AMD64 Architecture Programmer's Manual (APM), volume 2, rev. 3.41, appendix B, tables B-1 and B-2. Only
-//! the fields that this monitor uses have names; the rest is reserved and zero.
+//! Layout: AMD64 Architecture Programmer's Manual (APM), volume 2, rev. 3.41, appendix B, tables
+//! B-1 and B-2. Only the fields that this monitor uses have names; the rest is reserved and zero.
 
 /// The control block of one virtual CPU: control area, then state save area.
 #[repr(C, align(4096))]
