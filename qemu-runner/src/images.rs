@@ -66,7 +66,7 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
             "build",
             "--quiet",
             "-p",
-            "boot",
+            "boot-image",
             "-p",
             "kernel-image",
             "--target-dir",

@@ -259,9 +259,13 @@ impl<const N: usize> Model for Scenario<N> {
                 },
             ),
             Property::sometimes(
-                "all is well again after a change of the live set",
-                |_: &Self, state: &State<N>| {
-                    state.world.history.len() > 1 && state.world.is_settled()
+                "the run comes to its ending",
+                |model: &Self, state: &State<N>| {
+                    let (world, over) = (&state.world, model.is_over(state));
+                    match model.ending {
+                        Ending::Settled => world.history.len() > 1 && world.is_settled(),
+                        Ending::Open => over && world.false_alarms && world.history.len() == 1,
+                    }
                 },
             ),
         ]
