@@ -47,6 +47,8 @@ static OWN: Once<Own> = Once::new();
 pub enum HandoverError {
     /// There is no handover block.
     Missing,
+    /// It has another size: monitor and kernel are of different builds.
+    Layout,
     /// It does not start with the magic number.
     Magic,
     /// It names a cell or a back end that cannot be.

@@ -14,6 +14,7 @@ use core::time::Duration;
 
 use bootloader_api::BootInfo;
 use cell::Epoch;
+use cell::handover::Handover;
 use cell::trace::Event;
 
 use crate::calls::{incoming, rings, text};
@@ -63,6 +64,9 @@ pub fn boot_cpu(info: &'static mut BootInfo) -> ! {
 fn take_handover(info: &BootInfo) -> Result<&'static Own, HandoverError> {
     if info.physical_memory_offset.into_option() != Some(window::START) {
         return Err(HandoverError::Window);
+    }
+    if info.ramdisk_len != size_of::<Handover>() as u64 {
+        return Err(HandoverError::Layout);
     }
     // SAFETY: the RAM disk of the boot information is what the monitor passes, and nothing ran
     // before.

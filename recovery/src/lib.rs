@@ -27,6 +27,7 @@
 //! | [`barrier`] | the recovery after a seal: the double barrier |
 //! | [`discard`] | which frames are discarded, as a pure function |
 //! | [`reintegration`] | reboot of expelled cells by the recovery master |
+//! | [`patience`] | how long to wait on a host that is busy |
 //! | [`machine`] | the driver: one step |
 //! | [`surroundings`] | what the kernel has to provide |
 
@@ -42,6 +43,7 @@ pub mod flooding;
 pub mod hint;
 pub mod machine;
 pub mod opinion;
+pub mod patience;
 pub mod record;
 pub mod reintegration;
 pub mod strike;
@@ -52,6 +54,7 @@ pub mod watch;
 pub use discard::{DiscardCounts, FrameFacts, FrameKind, Verdict};
 pub use hint::{Hint, HintBox, HintReason};
 pub use machine::{CellRecovery, Pace, Recovery, Start};
+pub use patience::Patience;
 pub use record::{CellRecordCopy, RecordCopy, RecordError, RecoveryRecord};
 pub use surroundings::{ReadFailure, RebootAnswer, Surroundings, VoteAnswer};
 pub use timing::Timing;

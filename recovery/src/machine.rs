@@ -213,6 +213,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         pace
     }
 
+    /// Waits for other spans from now on ([`crate::Patience`]).
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+
     /// The newest epoch that this cell followed, and its live set.
     pub const fn membership(&self) -> (Epoch, CellSet) {
         (self.seen, self.live)

@@ -135,7 +135,7 @@ fn three_cells_one_panics() {
 fn three_cells_panic_twice_at_any_time() {
     assert_eq!(
         check(Scenario::<3> {
-            orders: AllOrdersUntil(5),
+            orders: AllOrdersUntil(8),
             deaths: 2,
             death: Death::Panic,
             last_fault: 18,
@@ -149,7 +149,7 @@ fn three_cells_panic_twice_at_any_time() {
 fn three_cells_halt_twice_at_any_time() {
     assert_eq!(
         check(Scenario::<3> {
-            orders: AllOrdersUntil(5),
+            orders: AllOrdersUntil(8),
             deaths: 2,
             last_fault: 24,
             ..Scenario::calm()
@@ -158,14 +158,44 @@ fn three_cells_halt_twice_at_any_time() {
     );
 }
 
+/// Five slots are more than the hint threshold and less than a probe after it: false alarms, and nobody is expelled.
 #[test]
-fn three_cells_miss_slots_and_reads() {
+fn three_cells_miss_up_to_five_slots() {
     assert_eq!(
         check(Scenario::<3> {
             orders: AllOrdersUntil(4),
+            stalls: 5,
+            last_fault: 9,
+            ending: Ending::Unchanged,
+            ..Scenario::calm()
+        }),
+        0
+    );
+}
+
+/// Missed slots that last longer do get a cell expelled; then everything settles with it in a new life.
+#[test]
+fn two_cells_miss_up_to_fourteen_slots() {
+    assert_eq!(
+        check(Scenario::<2> {
+            orders: AllOrdersUntil(4),
+            stalls: 14,
+            last_fault: 18,
+            ..Scenario::calm()
+        }),
+        0
+    );
+}
+
+#[test]
+fn three_cells_miss_slots_and_reads_and_one_halts() {
+    assert_eq!(
+        check(Scenario::<3> {
+            orders: AllOrdersUntil(0),
+            deaths: 1,
             stalls: 2,
             missed_reads: 1,
-            last_fault: 8,
+            last_fault: 12,
             ..Scenario::calm()
         }),
         0
@@ -238,6 +268,31 @@ fn four_cells_halt_twice_at_any_time() {
 fn four_cells_one_slanders() {
     assert_eq!(
         check(with_liar::<4>(Character::Slanders, Ending::Settled)),
+        0
+    );
+}
+
+#[test]
+fn four_cells_one_slanders_and_one_halts() {
+    assert_eq!(
+        check(Scenario {
+            deaths: 1,
+            last_fault: 20,
+            ..with_liar::<4>(Character::Slanders, Ending::Settled)
+        }),
+        0
+    );
+}
+
+#[test]
+fn three_cells_one_clock_runs_fast_and_one_panics() {
+    assert_eq!(
+        check(Scenario {
+            deaths: 1,
+            death: Death::Panic,
+            last_fault: 14,
+            ..with_liar::<3>(|_| Character::Fast(20), Ending::Settled)
+        }),
         0
     );
 }

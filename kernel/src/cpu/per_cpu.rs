@@ -51,6 +51,8 @@ pub struct PerCpu {
     pub(crate) tss: UnsafeCell<TaskStateSegment>,
     /// The clock factor for which the timer was last started.
     pub(crate) timer_factor: AtomicU64,
+    /// When the last tick was taken, in nanoseconds; 0 before the first.
+    pub last_tick: AtomicU64,
     /// Timer ticks taken.
     pub ticks: AtomicU64,
     /// Ticks that found the CPU idle.
@@ -94,6 +96,7 @@ impl PerCpu {
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
             tss: UnsafeCell::new(TaskStateSegment::new()),
             timer_factor: AtomicU64::new(1),
+            last_tick: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             idle_ticks: AtomicU64::new(0),
             stray_nmis: AtomicU64::new(0),

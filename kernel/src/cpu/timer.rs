@@ -1,7 +1,9 @@
 //! The timer tick: the clock word, sleepers, and the services that look at every tick.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+
+use cell::Instant;
 
 use crate::cpu::lapic;
 use crate::cpu::per_cpu::{IDLE, PerCpu};
@@ -33,6 +35,7 @@ pub fn start() {
 /// Serves a tick of the running CPU, at interrupt level.
 pub fn tick(cpu: &'static PerCpu) {
     let now = clock::now();
+    note_lateness(cpu, now);
     cpu.ticks.fetch_add(1, Ordering::Relaxed);
     if cpu.current.load(Ordering::Relaxed) == IDLE {
         cpu.idle_ticks.fetch_add(1, Ordering::Relaxed);
@@ -44,4 +47,21 @@ pub fn tick(cpu: &'static PerCpu) {
     cpu.publish_tick(now);
     scheduler::expire(now);
     service::at_tick();
+}
+
+/// The most by which a tick of this cell came late since [`take_lateness`], in nanoseconds.
+static LATENESS: AtomicU64 = AtomicU64::new(0);
+
+/// Notes how late this tick is: a host that takes virtual CPUs away shows here.
+fn note_lateness(cpu: &PerCpu, now: Instant) {
+    let last = cpu.last_tick.swap(now.0, Ordering::Relaxed);
+    if last != 0 {
+        let late = now.since(Instant(last)).saturating_sub(period(1));
+        LATENESS.fetch_max(late.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The most by which a tick of this cell came late since the last call.
+pub fn take_lateness() -> Duration {
+    Duration::from_nanos(LATENESS.swap(0, Ordering::Relaxed))
 }

@@ -13,13 +13,14 @@ use core::time::Duration;
 
 use cell::Epoch;
 use cell::parameters::Discard;
-use recovery::{CellRecovery, HintReason, Pace, Start, Timing};
+use recovery::{CellRecovery, HintReason, Pace, Patience, Start, Timing};
 
 use super::surroundings::KernelSurroundings;
-use crate::hints;
+use crate::cpu::timer;
 use crate::lock::Lock;
 use crate::own::own;
 use crate::thread::{self, Priority, SpawnError};
+use crate::{clock, hints};
 
 /// Steps at one tick or doorbell.
 const STEPS_MAX: usize = 6;
@@ -28,6 +29,7 @@ const STEPS_MAX: usize = 6;
 const WOLF: HintReason = HintReason::RpcTimedOut;
 
 static MACHINE: Lock<CellRecovery> = Lock::new(CellRecovery::new());
+static PATIENCE: Lock<Patience> = Lock::new(Patience::new());
 
 /// Raised by the pulse.
 static PULSE: AtomicU64 = AtomicU64::new(0);
@@ -56,11 +58,20 @@ pub fn step() {
         return;
     };
     cry(&mut machine);
+    machine.set_timing(timing_now());
     for _ in 0..STEPS_MAX {
         if machine.step(&mut KernelSurroundings) != Pace::Advanced {
             break;
         }
     }
+}
+
+/// The spans that fit the host as it is now.
+fn timing_now() -> Timing {
+    let now = clock::now();
+    let mut patience = PATIENCE.lock();
+    patience.note(timer::take_lateness(), now);
+    patience.timing(&own().settings, now)
 }
 
 /// What the pulse has counted.

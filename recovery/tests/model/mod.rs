@@ -32,7 +32,9 @@ pub(crate) enum Death {
 pub(crate) enum Ending {
     /// Everybody who runs is back to ordinary work with everybody else who runs.
     Settled,
-    /// No matter how: nobody can tell the liar from its victim.
+    /// The same, and the live set never changes.
+    Unchanged,
+    /// With the live set as it was and the liar at it: nobody can tell it from its victim.
     Open,
 }
 
@@ -258,13 +260,20 @@ impl<const N: usize> Model for Scenario<N> {
                         || state.world.is_settled()
                 },
             ),
+            Property::always(
+                "the live set changes only where it should",
+                |model: &Self, state: &State<N>| {
+                    model.ending == Ending::Settled || state.world.history.len() == 1
+                },
+            ),
             Property::sometimes(
                 "the run comes to its ending",
                 |model: &Self, state: &State<N>| {
                     let (world, over) = (&state.world, model.is_over(state));
                     match model.ending {
+                        Ending::Unchanged => world.false_alarms && world.is_settled(),
                         Ending::Settled => world.history.len() > 1 && world.is_settled(),
-                        Ending::Open => over && world.false_alarms && world.history.len() == 1,
+                        Ending::Open => over && world.false_alarms,
                     }
                 },
             ),

@@ -1,0 +1,130 @@
+//! How long to wait on a host that is busy: detection that adapts to the stalls that it sees.
+//!
+//! A virtual CPU that its host takes away looks like one that died. How long that lasts depends on
+//! what else the host does, and no constant fits: 40 ms is long on an idle host and short on one
+//! that compiles. So each cell measures how late its own timer ticks come. A dead neighbour makes
+//! nobody's ticks late, so a real death is still found as fast as the host allows.
+//!
+//! # Invariants
+//! 1. Spans are never shorter than the boot parameters say, and never longer than
+//!    [`STRETCH_MAX`] times that.
+//! 2. A stall is forgotten by halves, one every [`HALF_LIFE`].
+//!
+//! # Not guaranteed
+//! Safety rests on the seal, not on these spans: they decide only how often a healthy cell is
+//! rebooted for nothing. A sick cell may stretch its own spans; the others vote without it.
+
+use core::time::Duration;
+
+use cell::Instant;
+use cell::handover::Settings;
+
+use crate::timing::Timing;
+
+/// After this long, a stall counts half.
+pub const HALF_LIFE: Duration = Duration::from_secs(2);
+/// How many stalls of the length seen a probe waits for.
+pub const PROBE_STALLS: u32 = 3;
+/// The most by which a span is stretched.
+pub const STRETCH_MAX: u32 = 8;
+
+/// The stalls that a cell saw of its own CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    longest: Duration,
+    seen: Instant,
+}
+
+impl Patience {
+    /// No stall was seen.
+    pub const fn new() -> Self {
+        Self {
+            longest: Duration::ZERO,
+            seen: Instant(0),
+        }
+    }
+
+    /// Notes that a CPU of this cell took a tick `late` after it was due.
+    pub fn note(&mut self, late: Duration, now: Instant) {
+        if late >= self.stall(now) {
+            self.longest = late;
+            self.seen = now;
+        }
+    }
+
+    /// The length of stall to reckon with.
+    pub fn stall(&self, now: Instant) -> Duration {
+        let halvings = now.since(self.seen).as_nanos() / HALF_LIFE.as_nanos();
+        let divisor = 1u32.checked_shl(halvings as u32).unwrap_or(0);
+        self.longest.checked_div(divisor).unwrap_or_default()
+    }
+
+    /// The spans to use now, on top of what the boot parameters say.
+    pub fn timing(&self, settings: &Settings, now: Instant) -> Timing {
+        let stretch = |milliseconds: u32, stalls: u32| {
+            let wanted = (self.stall(now) * stalls).as_millis();
+            let most = milliseconds.saturating_mul(STRETCH_MAX);
+            u32::try_from(wanted)
+                .unwrap_or(u32::MAX)
+                .clamp(milliseconds, most)
+        };
+        Timing::from_settings(&Settings {
+            hint_milliseconds: stretch(settings.hint_milliseconds, 1),
+            probe_milliseconds: stretch(settings.probe_milliseconds, PROBE_STALLS),
+            ..*settings
+        })
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cell::parameters::Parameters;
+
+    const SETTINGS: Settings = Parameters::DEFAULT.settings;
+
+    fn after(seconds: u64) -> Instant {
+        Instant(1) + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn without_stalls_the_boot_parameters_hold() {
+        let timing = Patience::new().timing(&SETTINGS, after(5));
+        assert_eq!(timing, Timing::from_settings(&SETTINGS));
+    }
+
+    #[test]
+    fn a_stall_stretches_and_is_forgotten() {
+        let mut patience = Patience::new();
+        patience.note(Duration::from_millis(30), after(0));
+        patience.note(Duration::from_millis(1), after(1));
+        let now = patience.timing(&SETTINGS, after(1));
+        assert_eq!(now.hint, Duration::from_millis(30));
+        assert_eq!(now.probe, Duration::from_millis(90));
+        let later = patience.timing(&SETTINGS, after(60));
+        assert_eq!(later, Timing::from_settings(&SETTINGS));
+    }
+
+    #[test]
+    fn no_stall_stretches_without_bound() {
+        let mut patience = Patience::new();
+        patience.note(Duration::from_secs(1000), after(0));
+        let timing = patience.timing(&SETTINGS, after(0));
+        let base = Duration::from_millis(SETTINGS.probe_milliseconds.into());
+        assert_eq!(timing.probe, base * STRETCH_MAX);
+    }
+
+    #[test]
+    fn a_longer_stall_replaces_a_fading_one() {
+        let mut patience = Patience::new();
+        patience.note(Duration::from_millis(40), after(0));
+        patience.note(Duration::from_millis(30), after(3));
+        assert_eq!(patience.stall(after(3)), Duration::from_millis(30));
+    }
+}
