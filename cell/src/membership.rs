@@ -311,7 +311,8 @@ pub fn has_majority(
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Vote>() == 16);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -7,31 +7,38 @@
 //!                            │   or deadline       or last one   │  └─ every step
 //!                            │                        │          │
 //!                            └────── next attempt ◄───┼──────────┘ deadline
-//!                                                     └──► Closed: proposal is the live set, a false alarm
+//!                                                     └──► Closed: proposal is the live set, a
+//!                                                     false alarm
 //! ```
 //!
 //! # Attempts
-//! An attempt can fail: votes differ because a read came late, or a voter died. Then the votes are taken back and a *new attempt for the
-//! same epoch* begins with a fresh probe, so that no opinion is older than its attempt. Rejected: patching the old opinions,
-//! because a cell that stalled would go on being counted by what it saw before.
+//! An attempt can fail: votes differ because a read came late, or a voter died. Then the votes are
+//! taken back and a *new attempt for the same epoch* begins with a fresh probe, so that no opinion
+//! is older than its attempt. Rejected: patching the old opinions, because a cell that stalled
+//! would go on being counted by what it saw before.
 //!
-//! A false alarm needs no seal: nothing changes, whoever votes otherwise finds no majority and comes back with the next
-//! attempt. So epochs, of which there are `EPOCHS_MAX`, are spent on changes only, and a noisy host cannot use them up.
+//! A false alarm needs no seal: nothing changes, whoever votes otherwise finds no majority and
+//! comes back with the next attempt. So epochs, of which there are `EPOCHS_MAX`, are spent on
+//! changes only, and a noisy host cannot use them up.
 //!
 //! # Following the others
-//! From rest a cell joins any newer attempt. In the middle of one it does not run after a single other cell, or a babbler that starts one
-//! attempt after the other could keep everybody from ever ending any (found by the model checker):
+//! From rest a cell joins any newer attempt. In the middle of one it does not run after a single
+//! other cell, or a babbler that starts one attempt after the other could keep everybody from ever
+//! ending any (found by the model checker):
 //! - probing, it moves on if two others did;
 //! - flooding, never; nobody waits for the words of those who moved on;
 //! - voting, if anybody did and the vote is older than half a probe.
 //!
-//! And whoever closed an attempt leaves its record as it is until the others need it no more, or for the time of a probe.
+//! And whoever closed an attempt leaves its record as it is until the others need it no more, or
+//! for the time of a probe.
 //!
 //! # Invariants
-//! 1. A cell never votes for a set without itself. Left out of its own proposal, it waits for the seal; if its own opinion is
-//!    that it is crippled, it stops itself.
-//! 2. A vote is taken back before the attempt that it belongs to is left, unless the epoch was sealed.
-//! 3. At most [`ATTEMPTS_MAX`] attempts per run; then everything stays as it was, until the next hint.
+//! 1. A cell never votes for a set without itself. Left out of its own proposal, it waits for the
+//!    seal; if its own opinion is that it is crippled, it stops itself.
+//! 2. A vote is taken back before the attempt that it belongs to is left, unless the epoch was
+//!    sealed.
+//! 3. At most [`ATTEMPTS_MAX`] attempts per run; then everything stays as it was, until the next
+//!    hint.
 
 use core::cmp::Reverse;
 
@@ -50,7 +57,13 @@ use crate::timing::Moment;
 /// Attempts of one run.
 pub const ATTEMPTS_MAX: u32 = 8;
 
-/// How far ahead of our own an attempt may be. A record beyond is a liar's, or we are so late that we are lost anyway.
+/// Attempts in which a cell stands by all that it holds against others. In the later ones only the
+/// probe and fatal evidence count: two cells that condemn each other would else also keep a third
+/// one, dead beyond doubt, in the live set.
+pub const CONTESTED_ATTEMPTS: u32 = 2;
+
+/// How far ahead of our own an attempt may be. A record beyond is a liar's, or we are so late that
+/// we are lost anyway.
 pub const AHEAD_MAX: u32 = 16;
 
 /// The state of agreement in one cell.
@@ -72,7 +85,9 @@ pub struct Agreement<const CELLS: usize> {
     pub(crate) alert: Option<Alert>,
     /// Who showed that it joined the attempt.
     joined: CellSet,
-    /// The progress word of each when it did, and who went on since.
+    /// Whose record was read since the attempt began, the progress word in it, and who went on
+    /// since.
+    measured: CellSet,
     progress: [u64; CELLS],
     progressed: CellSet,
     /// The opinions.
@@ -104,6 +119,7 @@ impl<const CELLS: usize> Agreement<CELLS> {
             accused: CellSet::EMPTY,
             alert: None,
             joined: CellSet::EMPTY,
+            measured: CellSet::EMPTY,
             progress: [0; CELLS],
             progressed: CellSet::EMPTY,
             flooding: Flooding::new(),
@@ -140,6 +156,21 @@ impl<const CELLS: usize> Agreement<CELLS> {
         }
     }
 
+    /// Notes whether threads of `peer` ran since the attempt began here.
+    fn measure(&mut self, peer: CellId, progress: u64) {
+        if !self.measured.contains(peer) {
+            self.measured = self.measured.with(peer);
+            self.progress[peer.index()] = progress;
+        } else if progress != self.progress[peer.index()] {
+            self.progressed = self.progressed.with(peer);
+        }
+    }
+
+    /// Whether this run failed so often that we only stand by what nobody can dispute.
+    pub(crate) const fn is_contested(&self) -> bool {
+        self.attempts > CONTESTED_ATTEMPTS
+    }
+
     /// Takes over what a peer's record says about the attempt.
     pub(crate) fn look_at(
         &mut self,
@@ -148,6 +179,9 @@ impl<const CELLS: usize> Agreement<CELLS> {
         record: &RecordCopy<CELLS>,
         sightings: &mut Sightings,
     ) {
+        if self.phase.is_active() {
+            self.measure(peer, record.progress);
+        }
         if record.phase == Phase::Idle || record.ballot.epoch != self.ballot.epoch {
             return;
         }
@@ -159,12 +193,7 @@ impl<const CELLS: usize> Agreement<CELLS> {
         if !self.phase.is_active() || record.ballot < self.ballot || ahead > AHEAD_MAX {
             return;
         }
-        if !self.joined.contains(peer) {
-            self.joined = self.joined.with(peer);
-            self.progress[peer.index()] = record.progress;
-        } else if record.progress != self.progress[peer.index()] {
-            self.progressed = self.progressed.with(peer);
-        }
+        self.joined = self.joined.with(peer);
         if record.ballot > self.ballot {
             // Its word about this attempt is gone; waiting for it is in vain.
             sightings.left = sightings.left.with(peer);
@@ -223,7 +252,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             self.agreement.alert = Some(first);
         }
         if self.agreement.phase.is_active() {
-            // The probe goes on with the sightings of this step: hints that keep coming must not hold it up.
+            // The probe goes on with the sightings of this step: hints that keep coming must not
+            // hold it up.
             return Pace::Waiting;
         }
         self.begin_attempt(s, self.next_ballot());
@@ -366,7 +396,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             return;
         }
         let finds_itself_alive = flooding.opinions[self.me.index()].alive.contains(self.me);
-        // Where nobody is thought alive, the host is to blame; the cells probe again rather than all stop.
+        // Where nobody is thought alive, the host is to blame; the cells probe again rather than
+        // all stop.
         if !proposal.is_empty() && !proposal.contains(self.me) && !finds_itself_alive {
             self.stop(s);
             return;
@@ -444,7 +475,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     /// Counts who cried wolf in the attempt that ends, ourselves included.
     fn count_strikes<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
         let (now, timing) = (self.now().at, self.timing);
-        let before = self.strikes.convicted();
         let counted = self
             .strikes
             .count(&self.agreement.flooding, self.live, now, &timing);
@@ -469,10 +499,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             timing.probe
         };
         self.watch.hold_back(alert, now + span);
-        // A conviction that the others did not share lapses; one that is new will be heard in the next run.
-        if before.contains(alert.suspect) {
-            self.strikes.forgive(alert.suspect);
-        }
     }
 }
 

@@ -3,26 +3,29 @@
 //! ```text
 //!  sealed, smaller ─► hold work ─► barrier 1 ─► discard ─► fence holds ─► barrier 2 ─► resume
 //! ```
-//! Barrier 1 tells everybody that no store to another cell's memory is under way any more; barrier 2 that everybody discarded
-//! what the dead could have spoilt (HIVE 5.8). The participants are the live set that the seal made, no more: a cell
-//! that joins later has nothing to recover.
+//! Barrier 1 tells everybody that no store to another cell's memory is under way any more; barrier
+//! 2 that everybody discarded what the dead could have spoilt (HIVE 5.8). The participants are the
+//! live set that the seal made, no more: a cell that joins later has nothing to recover.
 //!
-//! A further death is a hint like any other, starts the next epoch, and its seal restarts the recovery at
-//! barrier 1 with the cells that are left. Every step may therefore run again.
+//! A further death is a hint like any other, starts the next epoch, and its seal restarts the
+//! recovery at barrier 1 with the cells that are left. Every step may therefore run again.
 //!
 //! # Invariants
-//! 1. Work with other cells goes on only after every participant showed that its discard is done and the fence holds.
-//! 2. A dead cell leaves `dead` when *our* discard of what it could write is done, and before barrier 2. It joins again only after
-//!    every participant passed there; so its new life is never discarded.
+//! 1. Work with other cells goes on only after every participant showed that its discard is done
+//!    and the fence holds.
+//! 2. A dead cell leaves `dead` when *our* discard of what it could write is done, and before
+//!    barrier 2. It joins again only after every participant passed there; so its new life is never
+//!    discarded.
 //!
 //! # Bounds
-//! A cell missing at a barrier is a hint after [`crate::Timing::barrier`], and after twice that is thought dead whatever its probe
-//! shows: its interrupts run, its recovery does not. A fence that does not hold after [`crate::Timing::drain`] costs the frames
-//! concerned: they are never used again.
+//! A cell missing at a barrier is a hint after [`crate::Timing::barrier`], and after twice that is
+//! thought dead whatever its probe shows: its interrupts run, its recovery does not. A fence that
+//! does not hold after [`crate::Timing::drain`] costs the frames concerned: they are never used
+//! again.
 //!
 //! # Not guaranteed
-//! Of two survivors, when one never reaches the barrier though all its clocks run, neither has a majority: work
-//! stays held.
+//! Of two survivors, when one never reaches the barrier though all its clocks run, neither has a
+//! majority: work stays held.
 
 use cell::trace::Event;
 use cell::{CellSet, Epoch};

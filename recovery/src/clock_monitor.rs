@@ -1,15 +1,17 @@
 //! Which clocks stand still, run backward or run too fast.
 //!
-//! Every cell watches the clock words of *all* live cells, its own included, at every step. A ring (each watches its neighbour, as
-//! in Hive) would read fewer words, but when a watcher dies with its neighbour nobody sees the second death, and in a ring an
-//! accuser is always alone: the strike rule needs others who looked. The words of the default machine (4 cells,
-//! 8 CPUs) fill 4 cache lines.
+//! Every cell watches the clock words of *all* live cells, its own included, at every step. A ring
+//! (each watches its neighbour, as in Hive) would read fewer words, but when a watcher dies with
+//! its neighbour nobody sees the second death, and in a ring an accuser is always alone: the strike
+//! rule needs others who looked. The words of the default machine (4 cells, 8 CPUs) fill 4 cache
+//! lines.
 //!
 //! # Invariants
-//! 1. A clock stands still when it did not move for [`Timing::hint`] *and* this cell looked often enough in that time
-//!    ([`crate::timing`], invariant 1).
+//! 1. A clock stands still when it did not move for [`Timing::hint`] *and* this cell looked often
+//!    enough in that time ([`crate::timing`], invariant 1).
 //! 2. A CPU that is no longer shown, or cannot be read, counts as one whose word does not move.
-//! 3. Nonsense is remembered for [`Timing::memory`], so that the probe that it causes can testify to it.
+//! 3. Nonsense is remembered for [`Timing::memory`], so that the probe that it causes can testify
+//!    to it.
 
 use cell::{CPUS_MAX, CellId, CellSet, CpuId, Instant};
 
@@ -182,7 +184,8 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
 }
 
 impl Track {
-    /// Whether the word moved farther than any clock can, or backward. Starts a new span when one is over.
+    /// Whether the word moved farther than any clock can, or backward. Starts a new span when one
+    /// is over.
     fn is_nonsense(&mut self, now: Instant, timing: &Timing) -> bool {
         let ran_backward = self.rate_since == Instant(u64::MAX);
         let elapsed = now.since(self.rate_since);
@@ -225,7 +228,8 @@ mod tests {
             }
         }
 
-        /// Lets `milliseconds` pass in which this cell looks at every tick, and each word moves as it says.
+        /// Lets `milliseconds` pass in which this cell looks at every tick, and each word moves as
+        /// it says.
         fn pass(
             &mut self,
             milliseconds: u64,

@@ -1,8 +1,8 @@
 //! The pure function from opinions to a proposed live set.
 //!
-//! A cell is proposed if more than half of those who testified found it alive, and it testified itself. Cells that hold the
-//! same opinions therefore propose the same set, and one accuser, whatever it claims, is outvoted as soon as two
-//! others testify.
+//! A cell is proposed if more than half of those who testified found it alive, and it testified
+//! itself. Cells that hold the same opinions therefore propose the same set, and one accuser,
+//! whatever it claims, is outvoted as soon as two others testify.
 
 use cell::{CellId, CellSet};
 
@@ -26,7 +26,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// One line per case: who testified what, and what follows. `0:013` reads "cell 0 found 0, 1 and 3 alive".
+    /// One line per case: who testified what, and what follows. `0:013` reads "cell 0 found 0, 1
+    /// and 3 alive".
     const CASES: &str = "
         # live   testimony                           proposal
         # Everybody found everybody: a false alarm.
@@ -45,7 +46,7 @@ mod tests {
         0123     0:02   1:0123 2:0123 3:02           02
         # Everybody found cell 3 alive, but it never testified: it could not be told the outcome.
         0123     0:0123 1:0123 2:0123                012
-        # Two cells that accuse each other: neither proposal holds anybody. The monitor's witness decides.
+        # Two cells that accuse each other: nobody is proposed; the monitor's witness decides.
         01       0:0    1:1                          -
         # Of two cells one is dead.
         01       0:0                                 0

@@ -1,8 +1,9 @@
 //! Preemptive discard: which frames are dropped after a cell died, as a pure function.
 //!
 //! Hive dropped every page that the dead cell *could* write, because nobody knew which ones it did
-//! (CACM 1996, "recovery"). Nested tables have dirty bits, so here the pages that were granted and never written can be
-//! kept. Both set sizes are counted whatever the policy, so that the difference can be reported.
+//! (CACM 1996, "recovery"). Nested tables have dirty bits, so here the pages that were granted and
+//! never written can be kept. Both set sizes are counted whatever the policy, so that the
+//! difference can be reported.
 //!
 //! # Not guaranteed
 //! Where the firewall's back end keeps no dirty bits, every granted frame counts as written.
@@ -60,7 +61,8 @@ impl DiscardCounts {
         self.writable += u32::from(writable);
         self.written += u32::from(written);
         let is_lost = match (frame.kind, policy) {
-            // The contents were the dead cell's own, or lie in its memory: nothing to keep under any policy.
+            // The contents were the dead cell's own, or lie in its memory: nothing to keep under
+            // any policy.
             (FrameKind::Loaned | FrameKind::Borrowed, _) | (_, Discard::Writable) => writable,
             (FrameKind::Exported, Discard::Written) => written,
         };

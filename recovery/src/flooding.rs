@@ -1,16 +1,18 @@
 //! Rounds in which all cells come to hold the same opinions.
 //!
-//! `FloodSet` with early decision (HIVE 5.7): in each round a cell shows all opinions that it knows and takes over those that the others
-//! show. A round that brought nothing new and in which nobody fell silent is *clean*: the others hold the same. Without a
-//! clean round the flooding ends after as many rounds as there are cells.
+//! `FloodSet` with early decision (HIVE 5.7): in each round a cell shows all opinions that it knows
+//! and takes over those that the others show. A round that brought nothing new and in which nobody
+//! fell silent is *clean*: the others hold the same. Without a clean round the flooding ends after
+//! as many rounds as there are cells.
 //!
 //! # Invariants
-//! 1. An opinion that was read in its owner's own record is never replaced by hearsay; hearsay is replaced by it.
+//! 1. An opinion that was read in its owner's own record is never replaced by hearsay; hearsay is
+//!    replaced by it.
 //! 2. At most [`Flooding::rounds_max`] rounds.
 //!
 //! # Not guaranteed
-//! That two cells end with the same opinions if reads are delayed beyond the deadline of a round, or if a liar
-//! relays a false one. Their votes may then differ; the monitor seals at most one set.
+//! That two cells end with the same opinions if reads are delayed beyond the deadline of a round,
+//! or if a liar relays a false one. Their votes may then differ; the monitor seals at most one set.
 
 use cell::{CellId, CellSet};
 
@@ -56,7 +58,8 @@ impl<const CELLS: usize> Flooding<CELLS> {
         }
     }
 
-    /// Rounds that any run of flooding among `live` can take: one per tolerated failure, and one more.
+    /// Rounds that any run of flooding among `live` can take: one per tolerated failure, and one
+    /// more.
     pub const fn rounds_max(live: CellSet) -> u32 {
         live.len() as u32
     }

@@ -1,11 +1,11 @@
 //! Hints: the sources of suspicion, and the box into which the kernel drops them.
 //!
-//! A hint only starts a probe. What the accuser thinks of the suspect counts as one opinion among those of all live cells, because
-//! the accuser may be the sick one (Hive, SOSP'95, 4.3).
+//! A hint only starts a probe. What the accuser thinks of the suspect counts as one opinion among
+//! those of all live cells, because the accuser may be the sick one (Hive, SOSP'95, 4.3).
 //!
 //! # Invariants
-//! 1. [`HintBox`] never blocks and never loses the *first* hint about a cell; later ones about the same cell that were
-//!    not yet taken are dropped, because one probe answers them all.
+//! 1. [`HintBox`] never blocks and never loses the *first* hint about a cell; later ones about the
+//!    same cell that were not yet taken are dropped, because one probe answers them all.
 
 use core::hash::{Hash, Hasher};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -126,7 +126,8 @@ impl HintBox {
     /// Drops a hint; it is acted on at the next step.
     pub fn raise(&self, suspect: CellId, reason: HintReason) {
         let code = &self.codes[suspect.index()];
-        // An older hint that was not yet taken stays: the probe that it starts answers this one too.
+        // An older hint that was not yet taken stays: the probe that it starts answers this one
+        // too.
         let _ = code.compare_exchange(0, reason.code(), Ordering::Relaxed, Ordering::Relaxed);
     }
 

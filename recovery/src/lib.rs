@@ -1,15 +1,14 @@
 //! Hints, agreement, barriers, discard and reintegration: what happens when a cell fails.
 //!
-//! One state machine per cell, [`Recovery`], stepped at every timer tick and doorbell. It reaches the world only
-//! through [`Surroundings`], so that the model checker runs the code that the kernel runs. It holds no lock, no heap
-//! and no unsafe code.
+//! One state machine per cell, [`Recovery`], stepped at every timer tick and doorbell. It reaches
+//! the world only through [`Surroundings`], so that the model checker runs the code that the kernel
+//! runs. It holds no lock, no heap and no unsafe code.
 //!
 //! ```text
-//!  clock words, records, ──► hint ──► probe ──► flooding ──► decide ──► vote ──► seal (the monitor)
-//!  kernel, monitor's evidence    quarantine                                        │
-//!                                                               unchanged: false alarm, work never paused
-//!                                                               smaller:   hold work ► barrier 1 ► discard
-//!                                    reintegrated ◄ reboot by the master ◄ resume ◄ barrier 2 ◄┘
+//!  clock words, records, ──► hint ──► probe ──► flooding ──► decide ──► vote ──► seal (the
+//!  monitor) kernel, monitor's evidence    quarantine                                        │
+//!  unchanged: false alarm, work never paused smaller:   hold work ► barrier 1 ► discard
+//!  reintegrated ◄ reboot by the master ◄ resume ◄ barrier 2 ◄┘
 //! ```
 //!
 //! | module | what it settles |

@@ -1,17 +1,19 @@
 //! The driver: one step of a cell's state machine.
 //!
-//! A step reads the membership, the records and clocks of the other live cells, makes the transitions that are due, and
-//! publishes what changed. It never waits. Agreement and recovery run side by side: a death during recovery is agreed
-//! upon while the recovery of the earlier one stands still at its barrier.
+//! A step reads the membership, the records and clocks of the other live cells, makes the
+//! transitions that are due, and publishes what changed. It never waits. Agreement and recovery run
+//! side by side: a death during recovery is agreed upon while the recovery of the earlier one
+//! stands still at its barrier.
 //!
 //! # Invariants
-//! 1. Membership is followed epoch by epoch, before anything else in a step; a cell that finds itself voted out, or in another
-//!    life, stops and does nothing more.
+//! 1. Membership is followed epoch by epoch, before anything else in a step; a cell that finds
+//!    itself voted out, or in another life, stops and does nothing more.
 //! 2. The record is published at the end of a step, after the actions that it tells of.
 //!
 //! # Use
-//! [`Recovery::new`] is `const`, for a static; [`Recovery::start`] when the cell has joined; then [`Recovery::step`] under a
-//! try-lock on any CPU, at each tick and doorbell, again while it answers [`Pace::Advanced`] (a few times at most).
+//! [`Recovery::new`] is `const`, for a static; [`Recovery::start`] when the cell has joined; then
+//! [`Recovery::step`] under a try-lock on any CPU, at each tick and doorbell, again while it
+//! answers [`Pace::Advanced`] (a few times at most).
 
 use cell::parameters::Discard;
 use cell::trace::Event;
@@ -251,7 +253,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         let (newest, _) = s.membership();
         while self.seen < newest {
             let next = self.seen.next();
-            // Seals come in order, so there is one; a record that says otherwise is looked at again at the next step.
+            // Seals come in order, so there is one; a record that says otherwise is looked at again
+            // at the next step.
             let Some(live) = s.sealed(next) else { break };
             self.enter_epoch(s, next, live);
         }
@@ -288,7 +291,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
     }
 
-    /// Ends the attempt for an epoch that is sealed by now. If a cell joined instead, the question stays open.
+    /// Ends the attempt for an epoch that is sealed by now. If a cell joined instead, the question
+    /// stays open.
     fn end_agreement<S: Surroundings<CELLS>>(&mut self, s: &mut S, joined: CellSet) {
         if !self.agreement.phase.is_active() || joined.is_empty() {
             self.conclude(s);
@@ -359,7 +363,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         pace
     }
 
-    /// Whether a live cell has not finished the first boot of the machine yet. It could not take part.
+    /// Whether a live cell has not finished the first boot of the machine yet. It could not take
+    /// part.
     fn is_settling<S: Surroundings<CELLS>>(&self, s: &S) -> bool {
         let is_booting = |cell| s.cell_state(cell) == cell::machine::CellState::Booting;
         !self

@@ -1,17 +1,20 @@
-//! What a cell testifies in agreement: whom it found alive, of whom it saw something odd, whom it accuses.
+//! What a cell testifies in agreement: whom it found alive, of whom it saw something odd, whom it
+//! accuses.
 //!
 //! # When a cell is found alive
 //! All of these, seen by the testifying cell itself after the attempt began here:
-//! - the cell's record shows that it joined the attempt (or a later one): its memory can be read, its kernel steps;
+//! - the cell's record shows that it joined the attempt (or a later one): its memory can be read,
+//!   its kernel steps;
 //! - each of its clock words moved: every CPU takes interrupts;
 //! - its progress word moved: threads run, not only interrupt handlers;
 //!
-//! and none of these: fatal evidence by the monitor against its present life, nonsense in its clock words, a strike
-//! for crying wolf, twice the time that it may take to reach a barrier.
+//! and none of these: fatal evidence by the monitor against its present life, nonsense in its clock
+//! words, a strike for crying wolf, twice the time that it may take to reach a barrier.
 //!
-//! Denied accesses that are not fatal (a refused store, a refused port) are hints and no more: a cell that passes the probe
-//! stays. Its kernel took the bus error and went on, so it took it inside a careful reference or reported it; a
-//! kernel that takes one anywhere else stops itself, and then the evidence is fatal.
+//! Denied accesses that are not fatal (a refused store, a refused port) are hints and no more: a
+//! cell that passes the probe stays. Its kernel took the bus error and went on, so it took it
+//! inside a careful reference or reported it; a kernel that takes one anywhere else stops itself,
+//! and then the evidence is fatal.
 
 use cell::{CellId, CellSet};
 
@@ -31,8 +34,8 @@ pub struct Alert {
 pub struct Opinion {
     /// The cells that it found alive.
     pub alive: CellSet,
-    /// The cells of which it lately saw something odd itself, whatever the probe showed. With itself in the set it says: I
-    /// was away for a while.
+    /// The cells of which it lately saw something odd itself, whatever the probe showed. With
+    /// itself in the set it says: I was away for a while.
     pub suspects: CellSet,
     /// Its own alert.
     pub alert: Option<Alert>,
@@ -59,7 +62,8 @@ impl Opinion {
         [self.alive.0, self.suspects.0, alert]
     }
 
-    /// From words that another cell wrote; `None` if they are nonsense in a machine of `cells` cells.
+    /// From words that another cell wrote; `None` if they are nonsense in a machine of `cells`
+    /// cells.
     pub(crate) fn from_words(words: [u64; OPINION_WORDS], cells: usize) -> Option<Self> {
         let [alive, suspects, alert] = words;
         let (alive, suspects, all) = (CellSet(alive), CellSet(suspects), CellSet::first(cells));

@@ -2,8 +2,10 @@
 //!
 //! A virtual CPU that its host takes away looks like one that died. How long that lasts depends on
 //! what else the host does, and no constant fits: 40 ms is long on an idle host and short on one
-//! that compiles. So each cell measures how late its own timer ticks come. A dead neighbour makes
-//! nobody's ticks late, so a real death is still found as fast as the host allows.
+//! that compiles. So each cell measures how late its own timer ticks come, and publishes it; all
+//! reckon with the longest stall that any live cell reports, lest one still probes when the others
+//! have given it up. A dead neighbour makes nobody's ticks late, so a real death is still found as
+//! fast as the host allows.
 //!
 //! # Invariants
 //! 1. Spans are never shorter than the boot parameters say, and never longer than
@@ -12,7 +14,7 @@
 //!
 //! # Not guaranteed
 //! Safety rests on the seal, not on these spans: they decide only how often a healthy cell is
-//! rebooted for nothing. A sick cell may stretch its own spans; the others vote without it.
+//! rebooted for nothing. A sick cell can stretch everybody's, up to that bound.
 
 use core::time::Duration;
 
@@ -59,10 +61,12 @@ impl Patience {
         self.longest.checked_div(divisor).unwrap_or_default()
     }
 
-    /// The spans to use now, on top of what the boot parameters say.
-    pub fn timing(&self, settings: &Settings, now: Instant) -> Timing {
+    /// The spans to use now, on top of what the boot parameters say, where the other cells report
+    /// stalls of up to `others`.
+    pub fn timing(&self, settings: &Settings, others: Duration, now: Instant) -> Timing {
+        let stall = self.stall(now).max(others);
         let stretch = |milliseconds: u32, stalls: u32| {
-            let wanted = (self.stall(now) * stalls).as_millis();
+            let wanted = stall.saturating_mul(stalls).as_millis();
             let most = milliseconds.saturating_mul(STRETCH_MAX);
             u32::try_from(wanted)
                 .unwrap_or(u32::MAX)
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn without_stalls_the_boot_parameters_hold() {
-        let timing = Patience::new().timing(&SETTINGS, after(5));
+        let timing = Patience::new().timing(&SETTINGS, Duration::ZERO, after(5));
         assert_eq!(timing, Timing::from_settings(&SETTINGS));
     }
 
@@ -104,18 +108,26 @@ mod tests {
         let mut patience = Patience::new();
         patience.note(Duration::from_millis(30), after(0));
         patience.note(Duration::from_millis(1), after(1));
-        let now = patience.timing(&SETTINGS, after(1));
+        let now = patience.timing(&SETTINGS, Duration::ZERO, after(1));
         assert_eq!(now.hint, Duration::from_millis(30));
         assert_eq!(now.probe, Duration::from_millis(90));
-        let later = patience.timing(&SETTINGS, after(60));
+        let later = patience.timing(&SETTINGS, Duration::ZERO, after(60));
         assert_eq!(later, Timing::from_settings(&SETTINGS));
+    }
+
+    #[test]
+    fn the_longest_stall_of_any_cell_counts() {
+        let timing = Patience::new().timing(&SETTINGS, Duration::from_millis(20), after(0));
+        assert_eq!(timing.probe, Duration::from_millis(60));
+        let absurd = Patience::new().timing(&SETTINGS, Duration::MAX, after(0));
+        assert_eq!(absurd.hint, timing.hint.max(Duration::from_millis(64)));
     }
 
     #[test]
     fn no_stall_stretches_without_bound() {
         let mut patience = Patience::new();
         patience.note(Duration::from_secs(1000), after(0));
-        let timing = patience.timing(&SETTINGS, after(0));
+        let timing = patience.timing(&SETTINGS, Duration::ZERO, after(0));
         let base = Duration::from_millis(SETTINGS.probe_milliseconds.into());
         assert_eq!(timing.probe, base * STRETCH_MAX);
     }

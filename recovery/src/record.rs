@@ -1,29 +1,26 @@
 //! The published record: what a cell says in agreement and at the barriers.
 //!
-//! Each cell writes one record in its own public area (`cell::public::RECOVERY_OFFSET`) and reads those of the others by careful
-//! reference. Nothing is sent: "a message of round `r`" is a record that shows round `r` or a later one, so
-//! whoever reads late loses nothing, and no buffer can fill up. A doorbell after each change only saves time.
+//! Each cell writes one record in its own public area (`cell::public::RECOVERY_OFFSET`) and reads
+//! those of the others by careful reference. Nothing is sent: "a message of round `r`" is a record
+//! that shows round `r` or a later one, so whoever reads late loses nothing, and no buffer can fill
+//! up. A doorbell after each change only saves time.
 //!
 //! ```text
-//! word  0     version: odd while the record is being written, another even number after each change
-//!       1     tag "HIVERCVR"
-//!       2     incarnation (high 32 bits), cell (bits 8-15), phase (bits 0-7)
-//!       3     ballot: epoch (high 32 bits), attempt
-//!       4     round of flooding
-//!       5     recovery: epoch (high 32 bits), stage
-//!       6     newest epoch after which nothing is left to recover here
-//!       7     progress: raised by threads of the cell
-//!       8     cells whose opinions follow
-//!       9-15  zero
-//!       16-   opinions, three words per cell: alive, suspects, alert
+//! word  0     version: odd while the record is being written, another even number after each
+//! change 1     tag "HIVERCVR" 2     incarnation (high 32 bits), cell (bits 8-15), phase (bits 0-7)
+//! 3     ballot: epoch (high 32 bits), attempt 4     round of flooding 5     recovery: epoch (high
+//! 32 bits), stage 6     newest epoch after which nothing is left to recover here 7     progress:
+//! raised by threads of the cell 8     cells whose opinions follow 9-15  zero 16-   opinions, three
+//! words per cell: alive, suspects, alert
 //! ```
 //!
 //! # Invariants
-//! 1. Only the cell itself writes its record, one CPU at a time (the kernel steps the state machine under a lock).
-//! 2. A copy is used only if `version` was the same and even before and after; a cell that dies while it writes leaves an odd
-//!    version, and its record is torn for ever.
-//! 3. A [`RecordCopy`] holds no value that a record cannot hold; whose record it is, and of which life, is checked by
-//!    [`RecordCopy::validate`].
+//! 1. Only the cell itself writes its record, one CPU at a time (the kernel steps the state machine
+//!    under a lock).
+//! 2. A copy is used only if `version` was the same and even before and after; a cell that dies
+//!    while it writes leaves an odd version, and its record is torn for ever.
+//! 3. A [`RecordCopy`] holds no value that a record cannot hold; whose record it is, and of which
+//!    life, is checked by [`RecordCopy::validate`].
 //!
 //! # Not guaranteed
 //! That a well-formed record is true.
@@ -131,7 +128,8 @@ impl Stage {
 pub enum RecordError {
     /// It could not be read. Speaks against the cell.
     Unreadable(ReadFailure),
-    /// It was being written at every try. Speaks against nobody; if it stays so, the probe will show it.
+    /// It was being written at every try. Speaks against nobody; if it stays so, the probe will
+    /// show it.
     Torn,
     /// There is no record (yet). Speaks against nobody.
     Absent,
@@ -171,7 +169,8 @@ pub struct RecordCopy<const CELLS: usize> {
 }
 
 impl<const CELLS: usize> RecordCopy<CELLS> {
-    /// Copies a record. `copy_words` copies words of the page from the given index on, by careful reference.
+    /// Copies a record. `copy_words` copies words of the page from the given index on, by careful
+    /// reference.
     ///
     /// # Errors
     /// See [`RecordError`]; whose record it is, is not checked here.
@@ -276,7 +275,8 @@ fn read_opinions<const CELLS: usize>(
     copy_words: &mut impl FnMut(usize, &mut [u64]) -> Result<(), ReadFailure>,
 ) -> Result<[[u64; OPINION_WORDS]; CELLS], RecordError> {
     let mut opinions = [[0; OPINION_WORDS]; CELLS];
-    // Cells beyond the machine are refused when the head is decoded; here they only must not be an index.
+    // Cells beyond the machine are refused when the head is decoded; here they only must not be an
+    // index.
     for cell in known.intersection(CellSet::first(CELLS)).iter() {
         let word = OPINIONS_WORD + cell.index() * OPINION_WORDS;
         copy_words(word, &mut opinions[cell.index()]).map_err(RecordError::Unreadable)?;
@@ -301,7 +301,8 @@ impl RecoveryRecord {
 
     /// Writes the record (invariant 1).
     pub fn store<const CELLS: usize>(&self, copy: &RecordCopy<CELLS>) {
-        // A predecessor's torn record in the same frame must not make this one look torn: round up to odd.
+        // A predecessor's torn record in the same frame must not make this one look torn: round up
+        // to odd.
         let writing = self.words[0].load(Ordering::Relaxed) | 1;
         self.words[0].store(writing, Ordering::Relaxed);
         fence(Ordering::Release);

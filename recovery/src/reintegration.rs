@@ -1,13 +1,14 @@
 //! Reboot of expelled cells by the recovery master, and their return.
 //!
-//! The master is the lowest-numbered live cell; nobody elects it, everybody can tell. Who is to be rebooted follows from the
-//! machine record (an expelled cell is one), so a master that dies leaves nothing that its successor would have to be told.
+//! The master is the lowest-numbered live cell; nobody elects it, everybody can tell. Who is to be
+//! rebooted follows from the machine record (an expelled cell is one), so a master that dies leaves
+//! nothing that its successor would have to be told.
 //!
 //! # Invariants
-//! 1. No reboot before every live cell showed that nothing is left to recover there: the new life must not meet
-//!    a discard that was meant for the old one.
-//! 2. At most [`REBOOTS_MAX`] reboots of a cell that does not stay up; then its failure is recorded and the others
-//!    go on without it.
+//! 1. No reboot before every live cell showed that nothing is left to recover there: the new life
+//!    must not meet a discard that was meant for the old one.
+//! 2. At most [`REBOOTS_MAX`] reboots of a cell that does not stay up; then its failure is recorded
+//!    and the others go on without it.
 
 use cell::machine::CellState;
 use cell::trace::Event;

@@ -1,28 +1,37 @@
 //! Strikes: who cried wolf.
 //!
-//! A cell that raises the same alert (same suspect, same reason) twice within [`Timing::window`], is voted down both times, and
-//! whom nobody could confirm, is itself taken for corrupt (Hive, SOSP'95, 4.3). Strikes are counted from the opinions that the flooding spread,
-//! so that all cells count the same; where they do not, the majority of *their* opinions decides.
+//! A cell that raises the same alert (same suspect, same reason) twice within [`Timing::window`],
+//! is voted down both times, and whom nobody could confirm, is itself taken for corrupt (Hive,
+//! SOSP'95, 4.3). Strikes are counted from the opinions that the flooding spread, so that all cells
+//! count the same; where they do not, the majority of *their* opinions decides.
 //!
 //! # What counts
-//! An alert of cell `a` about cell `s` counts when an attempt ends with `s` in the live set and all of this holds among the opinions:
+//! An alert of cell `a` about cell `s` counts when an attempt ends with `s` in the live set and all
+//! of this holds among the opinions:
 //! - nobody but `a` found `s` dead, and nobody but `a` has `s` among its suspects;
-//! - in particular not `s` itself: a cell that was off its CPU for half the hint threshold confesses;
+//! - in particular not `s` itself: a cell that was off its CPU for half the hint threshold
+//!   confesses;
 //! - at least one cell that is neither `a` nor `s` testified, and it was not away itself.
 //!
-//! So a standstill of 5 to 20 ms on a busy host does not count: whoever looked saw it (suspicion is noted at half the
-//! threshold), whoever was away says so, and the late cell confesses. With two cells nothing ever counts.
+//! So a standstill of 5 to 20 ms on a busy host does not count: whoever looked saw it (suspicion is
+//! noted at half the threshold), whoever was away says so, and the late cell confesses. With two
+//! cells nothing ever counts.
 //!
 //! # What an honest cell does
-//! It counts its own alerts by the same rule and holds an alert back for twice the window after it was voted down unconfirmed
-//! (`watch`). Only code that is not this code raises it twice.
+//! It counts its own alerts by the same rule and holds an alert back for twice the window after it
+//! was voted down unconfirmed (`watch`). Only code that is not this code raises it twice.
 //!
 //! # Invariants
-//! 1. Two alerts that end less than [`Timing::vote`] apart count as one: the attempts of one run may be closed at
-//!    different attempts by different cells.
+//! 1. Two alerts that end less than [`Timing::vote`] apart count as one: the attempts of one run
+//!    may be closed at different attempts by different cells.
+//!
+//! 2. A conviction lasts while both alerts are within the window, whether or not the others share
+//!    it yet. (They may count a little later; the model checker found a liar that survived because
+//!    each cell in turn convicted it alone, was voted down and forgave.)
 //!
 //! # Not guaranteed
-//! A liar that never repeats itself within the window costs some probes now and then and is never found out.
+//! A liar that never repeats itself within the window costs some probes now and then and is never
+//! found out.
 
 use core::time::Duration;
 
@@ -49,7 +58,6 @@ struct VotedDown {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Strikes<const CELLS: usize> {
     alerts: [[Option<VotedDown>; ALERTS_KEPT]; CELLS],
-    convicted: CellSet,
 }
 
 impl<const CELLS: usize> Strikes<CELLS> {
@@ -57,16 +65,21 @@ impl<const CELLS: usize> Strikes<CELLS> {
     pub(crate) const fn new() -> Self {
         Self {
             alerts: [[None; ALERTS_KEPT]; CELLS],
-            convicted: CellSet::EMPTY,
         }
     }
 
     /// The cells that cried wolf.
-    pub const fn convicted(&self) -> CellSet {
-        self.convicted
+    pub fn convicted(&self, now: Instant, window: Duration) -> CellSet {
+        let is_convicted = |accuser: &CellId| {
+            let alerts = self.alerts[accuser.index()].iter().flatten();
+            let mut counts = alerts.map(|old| self.strikes(*accuser, old.alert, now, window));
+            counts.any(|strikes| strikes >= STRIKES_MAX)
+        };
+        CellSet::first(CELLS).iter().filter(is_convicted).collect()
     }
 
-    /// Counts the alerts of an attempt that ended with `live`. Returns the accusers whose alert counted.
+    /// Counts the alerts of an attempt that ended with `live`. Returns the accusers whose alert
+    /// counted.
     pub(crate) fn count(
         &mut self,
         flooding: &Flooding<CELLS>,
@@ -97,10 +110,9 @@ impl<const CELLS: usize> Strikes<CELLS> {
             .count()
     }
 
-    /// Forgets what is held against a cell: a new life, or a conviction that nobody shared.
+    /// Forgets what is held against a cell: it begins a new life.
     pub(crate) fn forgive(&mut self, cell: CellId) {
         self.alerts[cell.index()] = [None; ALERTS_KEPT];
-        self.convicted = self.convicted.without(cell);
     }
 
     fn note(&mut self, accuser: CellId, new: VotedDown, timing: &Timing) {
@@ -112,9 +124,6 @@ impl<const CELLS: usize> Strikes<CELLS> {
         }
         alerts.rotate_right(1);
         alerts[0] = Some(new);
-        if self.strikes(accuser, new.alert, new.at, timing.window) >= STRIKES_MAX {
-            self.convicted = self.convicted.with(accuser);
-        }
     }
 }
 
@@ -173,14 +182,16 @@ mod tests {
         flooding
     }
 
-    /// Lets an alert be voted down at each of `milliseconds`, and tells whether that convicted the accuser.
+    /// Lets an alert be voted down at each of `milliseconds`, and tells whether that convicted the
+    /// accuser.
     fn convicts(flooding: &Flooding<3>, milliseconds: &[u64]) -> bool {
         let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
         let mut strikes = Strikes::new();
+        let now = Instant(milliseconds.iter().max().unwrap() * 1_000_000);
         for at in milliseconds {
             strikes.count(flooding, flooding.known, Instant(at * 1_000_000), &timing);
         }
-        strikes.convicted() == CellSet::only(cell(ACCUSER))
+        strikes.convicted(now, timing.window) == CellSet::only(cell(ACCUSER))
     }
 
     #[test]

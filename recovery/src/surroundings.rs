@@ -1,12 +1,13 @@
 //! What the kernel has to provide.
 //!
-//! Everything is non-blocking: the state machine is stepped from a timer interrupt. What takes long (the discard) is asked for
-//! again at each step until it is done.
+//! Everything is non-blocking: the state machine is stepped from a timer interrupt. What takes long
+//! (the discard) is asked for again at each step until it is done.
 //!
 //! # What the kernel answers for
-//! 1. Reads of other cells' memory go through the careful reference; a failure comes back as [`ReadFailure`].
-//! 2. What concerns the machine record (membership, states, incarnations, evidence) is read from the monitor's memory, which
-//!    is trusted.
+//! 1. Reads of other cells' memory go through the careful reference; a failure comes back as
+//!    [`ReadFailure`].
+//! 2. What concerns the machine record (membership, states, incarnations, evidence) is read from
+//!    the monitor's memory, which is trusted.
 //! 3. Every action may be asked for again; asking twice is the same as asking once.
 
 use cell::machine::{CellState, Evidence};
@@ -78,7 +79,8 @@ pub trait Surroundings<const CELLS: usize> {
     /// See [`RecordError`].
     fn read_record(&mut self, cell: CellId) -> Result<RecordCopy<CELLS>, RecordError>;
 
-    /// A number that a *thread* of this cell raises at least once per tick while the cell is healthy.
+    /// A number that a *thread* of this cell raises at least once per tick while the cell is
+    /// healthy.
     fn progress(&mut self) -> u64;
     /// The next hint of the kernel's own; usually [`crate::HintBox::take`].
     fn take_hint(&mut self) -> Option<Hint>;
@@ -96,15 +98,18 @@ pub trait Surroundings<const CELLS: usize> {
     /// Ends that.
     fn unquarantine(&mut self, cell: CellId);
 
-    /// Holds all work that concerns other cells. Returns at once; what is under way ends in errors of its own.
+    /// Holds all work that concerns other cells. Returns at once; what is under way ends in errors
+    /// of its own.
     fn hold_work(&mut self);
     /// Lets it go on.
     fn resume_work(&mut self);
-    /// Revokes what `dead` could write, discards under `policy`, and cleans up. `None`: not done, ask again.
+    /// Revokes what `dead` could write, discards under `policy`, and cleans up. `None`: not done,
+    /// ask again.
     fn discard(&mut self, dead: CellSet, policy: Discard) -> Option<DiscardCounts>;
     /// Whether the fence holds for a dead cell.
     fn is_drained(&mut self, dead: CellId) -> bool;
-    /// Gives up, for this life, all own frames that `dead` could write, because its fence never came to hold.
+    /// Gives up, for this life, all own frames that `dead` could write, because its fence never
+    /// came to hold.
     fn abandon_frames(&mut self, dead: CellId);
     /// Asks the monitor to reboot a cell whose life `ended` is over.
     fn reboot(&mut self, cell: CellId, ended: Incarnation) -> RebootAnswer;

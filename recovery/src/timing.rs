@@ -1,11 +1,12 @@
 //! How long to wait, in time and in own ticks.
 //!
-//! A host that takes a virtual CPU away for 20 ms makes everybody else look 20 ms late to it when it comes back. So no wait
-//! for another cell ends by time alone: the waiter must also have looked often enough itself, in ticks spread over the span.
+//! A host that takes a virtual CPU away for 20 ms makes everybody else look 20 ms late to it when
+//! it comes back. So no wait for another cell ends by time alone: the waiter must also have looked
+//! often enough itself, in ticks spread over the span.
 //!
 //! # Invariants
-//! 1. A wait over a span ends only when the span has passed **and** this cell counted at least half of the ticks that fit
-//!    into it (and at least [`TICKS_MIN`]).
+//! 1. A wait over a span ends only when the span has passed **and** this cell counted at least half
+//!    of the ticks that fit into it (and at least [`TICKS_MIN`]).
 //! 2. Steps closer together than half a tick (doorbells) count as one tick.
 
 use core::time::Duration;
@@ -28,9 +29,11 @@ pub struct Timing {
     pub rate: Duration,
     /// For which a suspect, or a round of flooding, may take.
     pub probe: Duration,
-    /// For which votes may be missing before the next attempt. Longer than the monitor needs to testify.
+    /// For which votes may be missing before the next attempt. Longer than the monitor needs to
+    /// testify.
     pub vote: Duration,
-    /// For which a cell may be missing at a barrier before it is a hint; twice that, and it is thought dead.
+    /// For which a cell may be missing at a barrier before it is a hint; twice that, and it is
+    /// thought dead.
     pub barrier: Duration,
     /// For which the fence may take before the frames in question are given up for good.
     pub drain: Duration,
@@ -38,7 +41,8 @@ pub struct Timing {
     pub boot: Duration,
     /// For which anything odd about a cell is remembered and testified.
     pub memory: Duration,
-    /// Within which two alerts that were voted down make a strike. An honest cell holds its own back for twice as long.
+    /// Within which two alerts that were voted down make a strike. An honest cell holds its own
+    /// back for twice as long.
     pub window: Duration,
 }
 

@@ -1,16 +1,19 @@
 //! What becomes a hint, and what is held back.
 //!
-//! Sources: the kernel's own hints, clock words, the monitor's evidence, records that cannot be read, barriers, and the strike
-//! rule. Most are levels, true at every step while the matter lasts; one run of agreement answers them all.
+//! Sources: the kernel's own hints, clock words, the monitor's evidence, records that cannot be
+//! read, barriers, and the strike rule. Most are levels, true at every step while the matter lasts;
+//! one run of agreement answers them all.
 //!
 //! # Holding back
-//! An alert that was voted down is not raised again for a while: for the time of a probe if others had seen something too, for twice the
-//! strike window if not. So an honest cell never earns two strikes ([`crate::strike`]). Two things are never held back: fatal evidence,
-//! and a clock that has stood still for four times the threshold, which every cell that was there has seen as well.
+//! An alert that was voted down is not raised again for a while: for the time of a probe if others
+//! had seen something too, for twice the strike window if not. So an honest cell never earns two
+//! strikes ([`crate::strike`]). Two things are never held back: fatal evidence, and a clock that
+//! has stood still for four times the threshold, which every cell that was there has seen as well.
 //!
 //! # Who is quarantined
-//! A cell closes its frames to those whom it suspects itself: at its own hint, or when its own probe finds somebody dead; never on
-//! another's word, or one liar could stop the stores of a healthy cell everywhere.
+//! A cell closes its frames to those whom it suspects itself: at its own hint, or when its own
+//! probe finds somebody dead; never on another's word, or one liar could stop the stores of a
+//! healthy cell everywhere.
 //!
 //! # Not guaranteed
 //! A hint raised while the votes are out is taken up after the run, not in it.
@@ -131,7 +134,8 @@ impl<const CELLS: usize> Watch<CELLS> {
 }
 
 impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
-    /// Raises an alert against the rules of an honest cell. For the injected fault `sw.cry_wolf`, and for nothing else.
+    /// Raises an alert against the rules of an honest cell. For the injected fault `sw.cry_wolf`,
+    /// and for nothing else.
     pub fn cry_wolf(&mut self, suspect: CellId, reason: HintReason) {
         if suspect.index() < CELLS {
             self.watch.put(Hint { suspect, reason });
@@ -155,22 +159,31 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         self.hint_all(sightings.unreachable, HintReason::BusError);
         self.hint_all(sightings.garbled, HintReason::CarefulCheck);
         self.hint_all(self.barriers.late, HintReason::BarrierMissed);
-        self.hint_all(self.strikes.convicted(), HintReason::CriedWolf);
+        self.hint_all(self.convicted(), HintReason::CriedWolf);
     }
 
     /// The cells that the opinion about to be formed calls dead whatever the probe shows.
     pub(crate) fn condemned<S: Surroundings<CELLS>>(&self, s: &S) -> CellSet {
-        let doomed = self
-            .live
-            .iter()
-            .filter(|&cell| fatal_evidence(s, cell).is_some());
+        let is_doomed = |cell: &CellId| fatal_evidence(s, *cell).is_some();
+        let doomed: CellSet = self.live.iter().filter(is_doomed).collect();
+        let judged = self
+            .clocks
+            .nonsense(self.live, self.now().at)
+            .union(self.convicted())
+            .union(self.barriers.overdue);
+        let judged = if self.agreement.is_contested() {
+            CellSet::EMPTY
+        } else {
+            judged
+        };
         doomed
-            .collect::<CellSet>()
-            .union(self.clocks.nonsense(self.live, self.now().at))
-            .union(self.strikes.convicted())
-            .union(self.barriers.overdue)
+            .union(judged)
             .intersection(self.live)
             .without(self.me)
+    }
+
+    fn convicted(&self) -> CellSet {
+        self.strikes.convicted(self.now().at, self.timing.window)
     }
 
     /// Closes our frames to `suspect`, once.
@@ -236,7 +249,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             .long_still(watched.without(self.me), now, &self.timing)
             .iter()
         {
-            // A probe of it that is under way answers this too; taken up again at each step, it would never end.
+            // A probe of it that is under way answers this too; taken up again at each step, it
+            // would never end.
             if self.is_news(suspect) {
                 self.watch.put(Hint {
                     suspect,
@@ -311,7 +325,8 @@ fn fatal_evidence<const CELLS: usize, S: Surroundings<CELLS>>(
         .filter(|evidence| evidence.incarnation == s.incarnation(cell) && evidence.kind.is_fatal());
     match (fatal, s.cell_state(cell)) {
         (Some(evidence), _) => Some(evidence.kind),
-        // The record holds only the newest evidence; a stopped cell stays stopped whatever came after.
+        // The record holds only the newest evidence; a stopped cell stays stopped whatever came
+        // after.
         (None, CellState::Stopped) => Some(EvidenceKind::Panic),
         (None, _) => None,
     }

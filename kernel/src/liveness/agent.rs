@@ -13,11 +13,13 @@ use core::time::Duration;
 
 use cell::Epoch;
 use cell::parameters::Discard;
+use cell::public::{HEADER_OFFSET, PublicHeader};
 use recovery::{CellRecovery, HintReason, Pace, Patience, Start, Timing};
 
 use super::surroundings::KernelSurroundings;
 use crate::cpu::timer;
 use crate::lock::Lock;
+use crate::memory::careful;
 use crate::own::own;
 use crate::thread::{self, Priority, SpawnError};
 use crate::{clock, hints};
@@ -71,7 +73,21 @@ fn timing_now() -> Timing {
     let now = clock::now();
     let mut patience = PATIENCE.lock();
     patience.note(timer::take_lateness(), now);
-    patience.timing(&own().settings, now)
+    let stall = patience.stall(now).as_nanos() as u64;
+    own().header().stall.store(stall, Ordering::Relaxed);
+    patience.timing(&own().settings, stall_of_others(), now)
+}
+
+/// The longest stall that another live cell reports.
+fn stall_of_others() -> Duration {
+    const OFFSET: u64 = HEADER_OFFSET + core::mem::offset_of!(PublicHeader, stall) as u64;
+    let (_, live) = own().machine.membership.current();
+    let report = |peer| {
+        let reader = careful::reader_of_current(peer);
+        reader.word(reader.public(OFFSET)).unwrap_or(0)
+    };
+    let longest = live.without(own().cell).iter().map(report).max();
+    Duration::from_nanos(longest.unwrap_or(0))
 }
 
 /// What the pulse has counted.

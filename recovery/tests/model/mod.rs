@@ -1,5 +1,6 @@
 //! The model: what the checker may do to the small machine, and when a run is over.
 
+pub(crate) mod view;
 pub(crate) mod world;
 
 use cell::{CellId, CellSet};
@@ -13,8 +14,8 @@ const CRASH_EFFECTS: [u32; 3] = [1, 2, 4];
 /// Slots after which any fault has been noticed, if it ever will be.
 const NOTICED_SLOTS: u32 = 6;
 
-/// In which orders the cells take their steps within a slot: up to (not including) this slot in every order, then upward in even
-/// slots and downward in odd ones. The sooner, the fewer states.
+/// In which orders the cells take their steps within a slot: up to (not including) this slot in
+/// every order, then upward in even slots and downward in odd ones. The sooner, the fewer states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AllOrdersUntil(pub(crate) u32);
 
@@ -46,8 +47,11 @@ pub(crate) struct Scenario<const N: usize> {
     pub(crate) death: Death,
     /// Cells that may die, at most; the first before slot 4, the others until `last_fault`.
     pub(crate) deaths: u8,
-    /// Slots that cells may miss, at most.
+    /// Stalls, at most, and slots that a cell misses in each.
     pub(crate) stalls: u8,
+    pub(crate) stall_slots: u32,
+    /// Steps that the discard of the last cell takes beyond the first.
+    pub(crate) discard_steps: u32,
     /// Reads that may fail, at most.
     pub(crate) missed_reads: u8,
     /// After this slot nothing bad happens any more.
@@ -66,6 +70,8 @@ impl<const N: usize> Scenario<N> {
             death: Death::Halt,
             deaths: 0,
             stalls: 0,
+            stall_slots: 1,
+            discard_steps: 0,
             missed_reads: 0,
             last_fault: 0,
             horizon: 60,
@@ -94,7 +100,7 @@ pub(crate) enum Action {
     Step(CellId),
     /// A cell makes its step and cannot read one other cell.
     StepBlind(CellId, CellId),
-    /// A cell misses its step.
+    /// A cell misses steps.
     Stall(CellId),
     /// A cell dies instead of its step.
     Die(CellId),
@@ -159,7 +165,8 @@ impl<const N: usize> Model for Scenario<N> {
     type Action = Action;
 
     fn init_states(&self) -> Vec<Self::State> {
-        let world = World::new(self.characters);
+        let mut world = World::new(self.characters);
+        world.cells[N - 1].discard_steps = self.discard_steps;
         let disturbed = None;
         let (deaths, stalls, missed_reads) = (self.deaths, self.stalls, self.missed_reads);
         vec![State {
@@ -196,7 +203,7 @@ impl<const N: usize> Model for Scenario<N> {
                 state.missed_reads -= 1;
             }
             Action::Stall(cell) => {
-                world.stall(cell);
+                world.stall(cell, self.stall_slots);
                 state.stalls -= 1;
             }
             Action::Die(cell) => {

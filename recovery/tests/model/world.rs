@@ -1,31 +1,32 @@
 //! A small machine for the model checker: cells, a monitor, and time in slots.
 //!
-//! The state machines in it are the real ones. What is abstract is what lies under them: memory, the monitor, time. Time is a number
-//! of slots of one tick each; in each slot every running cell makes one step, in an order that the checker chooses, so
-//! that all cells run about equally fast; what is slower is a stall, and stalls are counted.
+//! The state machines in it are the real ones. What is abstract is what lies under them: memory,
+//! the monitor, time. Time is a number of slots of one tick each; in each slot every running cell
+//! makes one step, in an order that the checker chooses, so that all cells run about equally fast;
+//! what is slower is a stall, and stalls are counted.
 //!
 //! # Assumptions
-//! 1. A step is atomic, but for a crash in the middle of it: then its first effects happened and the others did not.
-//! 2. The monitor's part (votes, seals, fences) is that of `cell::membership`, whose atomicity loom checks.
+//! 1. A step is atomic, but for a crash in the middle of it: then its first effects happened and
+//!    the others did not.
+//! 2. The monitor's part (votes, seals, fences) is that of `cell::membership`, whose atomicity loom
+//!    checks.
 //! 3. One CPU per cell.
 
 use std::time::Duration;
 
-use cell::machine::{CellState, Evidence, EvidenceKind};
-use cell::membership::{WITNESS_SPAN, check_vote, has_majority};
+use cell::machine::CellState;
+use cell::membership::WITNESS_SPAN;
 use cell::parameters::Discard;
-use cell::trace::Event;
-use cell::{CELLS_MAX, CellId, CellSet, CpuId, Epoch, Incarnation, Instant};
-use recovery::{
-    DiscardCounts, Hint, HintReason, Pace, ReadFailure, RebootAnswer, RecordCopy, RecordError,
-    Recovery, Start, Surroundings, Timing, VoteAnswer,
-};
+use cell::{CellId, CellSet, Epoch, Incarnation};
+use recovery::{HintReason, Pace, RecordCopy, Recovery, Start, Timing};
+
+use super::view::View;
 
 /// One slot: one tick of every cell.
 pub(crate) const SLOT: Duration = Duration::from_millis(10);
 
-/// Waits, as short as they can be and still be told apart. Rates are measured only where a scenario has a fast clock: the
-/// words at the start of each span would multiply the states.
+/// Waits, as short as they can be and still be told apart. Rates are measured only where a scenario
+/// has a fast clock: the words at the start of each span would multiply the states.
 pub(crate) const TIMING: Timing = Timing {
     tick: SLOT,
     hint: Duration::from_millis(40),
@@ -36,8 +37,12 @@ pub(crate) const TIMING: Timing = Timing {
     drain: Duration::from_millis(80),
     boot: Duration::from_millis(200),
     memory: Duration::from_millis(100),
-    window: Duration::from_millis(1000),
+    window: Duration::from_secs(1),
 };
+
+/// Slots from the request to reboot until the new life joins: long enough for another death, and
+/// its seal, in between.
+pub(crate) const BOOT_SLOTS: u32 = 5;
 
 /// What a cell is like, in the whole run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -87,17 +92,22 @@ pub(crate) struct Cell<const N: usize> {
     pub(crate) record: Option<RecordCopy<N>>,
     pub(crate) clock: u64,
     /// When it was accused, and its clock then.
-    accused: Option<(u32, u64)>,
+    pub(crate) accused: Option<(u32, u64)>,
     pub(crate) quarantined_by: CellSet,
-    panicked: bool,
-    expelled_in: u32,
+    pub(crate) panicked: bool,
+    pub(crate) expelled_in: u32,
     /// Dead cells whose traces it has not discarded, with the epoch of their expulsion.
-    owes: [Option<Epoch>; N],
-    discarded: CellSet,
+    pub(crate) owes: [Option<Epoch>; N],
+    pub(crate) discarded: CellSet,
+    /// Steps that its discard takes beyond the first, and those that it took.
+    pub(crate) discard_steps: u32,
+    pub(crate) discard_step: u32,
     pub(crate) holds_work: bool,
-    followed: Epoch,
+    pub(crate) followed: Epoch,
     /// Whether it ever missed a slot in this life.
-    faltered: bool,
+    pub(crate) faltered: bool,
+    /// Until this slot it does not run.
+    pub(crate) away_until: u32,
 }
 
 /// The whole machine.
@@ -110,7 +120,7 @@ pub(crate) struct World<const N: usize> {
     pub(crate) cells: [Cell<N>; N],
     /// The live set of each epoch.
     pub(crate) history: Vec<CellSet>,
-    votes: [Option<(Epoch, CellSet)>; N],
+    pub(crate) votes: [Option<(Epoch, CellSet)>; N],
     pub(crate) violation: Option<Violation>,
     pub(crate) false_alarms: bool,
 }
@@ -137,9 +147,12 @@ impl<const N: usize> World<N> {
             expelled_in: 0,
             owes: [None; N],
             discarded: CellSet::EMPTY,
+            discard_steps: 0,
+            discard_step: 0,
             holds_work: false,
             followed: Epoch(0),
             faltered: false,
+            away_until: 0,
         });
         let is_fast = |character: &Character| matches!(character, Character::Fast(_));
         let rate = if characters.iter().any(is_fast) {
@@ -214,7 +227,8 @@ impl<const N: usize> World<N> {
     /// The next slot begins.
     pub(crate) fn tick(&mut self) {
         self.slot += 1;
-        self.done = CellSet::EMPTY;
+        let is_away = |cell: &CellId| self.cells[cell.index()].away_until > self.slot;
+        self.done = self.up().iter().filter(is_away).collect();
     }
 
     /// A cell loses its CPU.
@@ -230,13 +244,15 @@ impl<const N: usize> World<N> {
         self.cells[cell.index()].state = CellState::Stopped;
     }
 
-    /// A cell is away for this slot.
-    pub(crate) fn stall(&mut self, cell: CellId) {
+    /// A cell is away for `slots` slots, this one included.
+    pub(crate) fn stall(&mut self, cell: CellId, slots: u32) {
         self.done = self.done.with(cell);
         self.cells[cell.index()].faltered = true;
+        self.cells[cell.index()].away_until = self.slot + slots;
     }
 
-    /// A cell makes its step of this slot. It cannot read `hidden`; after `effects` it has no CPU any more.
+    /// A cell makes its step of this slot. It cannot read `hidden`; after `effects` it has no CPU
+    /// any more.
     pub(crate) fn step(&mut self, me: CellId, hidden: CellSet, effects: Option<u32>) {
         self.done = self.done.with(me);
         let entry = &mut self.cells[me.index()];
@@ -317,7 +333,7 @@ impl<const N: usize> World<N> {
         self.start(cell);
     }
 
-    fn seal(&mut self, proposal: CellSet) {
+    pub(crate) fn seal(&mut self, proposal: CellSet) {
         let expelled = self.live().minus(proposal);
         self.history.push(proposal);
         let epoch = self.epoch();
@@ -328,6 +344,7 @@ impl<const N: usize> World<N> {
                 self.violation = Some(Violation::ExpelledHealthy);
             }
             entry.health = Health::Down;
+            entry.away_until = 0;
             entry.state = CellState::Expelled;
             entry.expelled_in = self.slot;
             for survivor in proposal.iter() {
@@ -339,7 +356,7 @@ impl<const N: usize> World<N> {
         }
     }
 
-    fn discredited(&self) -> CellSet {
+    pub(crate) fn discredited(&self) -> CellSet {
         let is_discredited = |cell: &CellId| {
             let entry = &self.cells[cell.index()];
             let stood_still = entry.accused.is_some_and(|(since, clock)| {
@@ -348,258 +365,5 @@ impl<const N: usize> World<N> {
             entry.state == CellState::Stopped || stood_still
         };
         self.live().iter().filter(is_discredited).collect()
-    }
-}
-
-/// The machine as one cell meets it in one step.
-struct View<'w, const N: usize> {
-    world: &'w mut World<N>,
-    me: CellId,
-    hidden: CellSet,
-    /// Effects until the CPU is gone.
-    effects: Option<u32>,
-}
-
-impl<const N: usize> View<'_, N> {
-    /// Whether the CPU is still there for one more effect.
-    fn acts(&mut self) -> bool {
-        match &mut self.effects {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-        }
-    }
-
-    fn own(&mut self) -> &mut Cell<N> {
-        &mut self.world.cells[self.me.index()]
-    }
-
-    fn other(&self, cell: CellId) -> &Cell<N> {
-        &self.world.cells[cell.index()]
-    }
-
-    fn set_work(&mut self, holds: bool) {
-        if self.acts() {
-            if self.own().holds_work == holds {
-                self.world.violation = Some(Violation::WorkOutOfStep);
-            }
-            self.own().holds_work = holds;
-        }
-    }
-}
-
-impl<const N: usize> Surroundings<N> for View<'_, N> {
-    fn now(&self) -> Instant {
-        let pace = match self.other(self.me).character {
-            Character::Fast(times) => times,
-            _ => 1,
-        };
-        Instant(0) + SLOT * self.world.slot * u32::try_from(pace).unwrap()
-    }
-
-    fn membership(&self) -> (Epoch, CellSet) {
-        (self.world.epoch(), self.world.live())
-    }
-
-    fn sealed(&self, epoch: Epoch) -> Option<CellSet> {
-        self.world.history.get(epoch.0 as usize).copied()
-    }
-
-    fn incarnation(&self, cell: CellId) -> Incarnation {
-        self.other(cell).incarnation
-    }
-
-    fn cell_state(&self, cell: CellId) -> CellState {
-        self.other(cell).state
-    }
-
-    fn evidence(&self, cell: CellId) -> Option<(u64, Evidence)> {
-        let entry = self.other(cell);
-        entry.panicked.then_some((
-            1,
-            Evidence {
-                kind: EvidenceKind::Panic,
-                incarnation: entry.incarnation,
-                address: 0,
-                instruction: 0,
-                at: Instant(0),
-            },
-        ))
-    }
-
-    fn clock_words(
-        &mut self,
-        cell: CellId,
-        show: &mut dyn FnMut(CpuId, u64),
-    ) -> Result<(), ReadFailure> {
-        if !self.hidden.contains(cell) {
-            show(CpuId::new(cell.index()).unwrap(), self.other(cell).clock);
-        }
-        Ok(())
-    }
-
-    fn read_record(&mut self, cell: CellId) -> Result<RecordCopy<N>, RecordError> {
-        if self.hidden.contains(cell) {
-            return Err(RecordError::Torn);
-        }
-        if self.other(cell).panicked {
-            return Err(RecordError::Unreadable(ReadFailure::BusError));
-        }
-        self.other(cell).record.ok_or(RecordError::Absent)
-    }
-
-    fn progress(&mut self) -> u64 {
-        u64::from(self.world.slot)
-    }
-
-    fn take_hint(&mut self) -> Option<Hint> {
-        None
-    }
-
-    fn publish(&mut self, record: &RecordCopy<N>) {
-        let mut record = *record;
-        if let Character::Slanders(victim) = self.own().character {
-            let opinion = &mut record.opinions[self.me.index()];
-            opinion.alive = opinion.alive.without(victim);
-        }
-        if self.acts() {
-            self.own().record = Some(record);
-        }
-    }
-
-    fn doorbell(&mut self, _cells: CellSet) {}
-
-    fn vote(&mut self, epoch: Epoch, proposal: CellSet) -> VoteAnswer {
-        if !self.acts() {
-            return VoteAnswer::Missing;
-        }
-        let (current, live) = self.membership();
-        if self.sealed(epoch).is_some() {
-            return VoteAnswer::Sealed;
-        }
-        let proposal = match self.own().character {
-            Character::Slanders(victim) => live.without(victim),
-            _ => proposal,
-        };
-        if check_vote(self.me, epoch, proposal, current, live).is_err() {
-            return VoteAnswer::Refused;
-        }
-        self.world.votes[self.me.index()] = Some((epoch, proposal));
-        let mut votes = [None; CELLS_MAX];
-        for voter in live.iter() {
-            let vote = self.world.votes[voter.index()];
-            votes[voter.index()] = vote.filter(|vote| vote.0 == epoch).map(|vote| vote.1);
-        }
-        if !has_majority(live, self.world.discredited(), proposal, &votes) {
-            return VoteAnswer::Missing;
-        }
-        self.world.seal(proposal);
-        VoteAnswer::Sealed
-    }
-
-    fn withdraw_vote(&mut self, _epoch: Epoch) {
-        if self.acts() {
-            self.world.votes[self.me.index()] = None;
-        }
-    }
-
-    fn quarantine(&mut self, suspect: CellId) {
-        if self.acts() {
-            let (me, slot) = (self.me, self.world.slot);
-            let entry = &mut self.world.cells[suspect.index()];
-            entry.quarantined_by = entry.quarantined_by.with(me);
-            if entry.accused.is_none_or(|(_, clock)| clock != entry.clock) {
-                entry.accused = Some((slot, entry.clock));
-            }
-        }
-    }
-
-    fn unquarantine(&mut self, cell: CellId) {
-        if self.acts() {
-            let me = self.me;
-            let entry = &mut self.world.cells[cell.index()];
-            entry.quarantined_by = entry.quarantined_by.without(me);
-        }
-    }
-
-    fn hold_work(&mut self) {
-        self.set_work(true);
-    }
-
-    fn resume_work(&mut self) {
-        let followed = self.own().followed;
-        let is_ready = |survivor: CellId| {
-            let entry = self.other(survivor);
-            entry.health == Health::Down
-                || entry.owes.iter().flatten().all(|&epoch| epoch > followed)
-        };
-        let ready = self.world.live().iter().all(is_ready);
-        if !ready && self.effects != Some(0) {
-            self.world.violation = Some(Violation::ResumedEarly);
-        }
-        self.set_work(false);
-    }
-
-    fn discard(&mut self, dead: CellSet, _policy: Discard) -> Option<DiscardCounts> {
-        if self.acts() {
-            self.own().discarded = self.own().discarded.union(dead);
-        }
-        Some(DiscardCounts {
-            writable: 2,
-            written: 1,
-            discarded: 1,
-        })
-    }
-
-    fn is_drained(&mut self, dead: CellId) -> bool {
-        let drained = self.world.slot > self.other(dead).expelled_in;
-        if drained && self.acts() && self.own().discarded.contains(dead) {
-            self.own().owes[dead.index()] = None;
-            self.own().discarded = self.own().discarded.without(dead);
-        }
-        drained
-    }
-
-    fn abandon_frames(&mut self, _dead: CellId) {}
-
-    fn reboot(&mut self, cell: CellId, ended: Incarnation) -> RebootAnswer {
-        let entry = &mut self.world.cells[cell.index()];
-        if entry.state == CellState::Expelled
-            && entry.incarnation == ended
-            && self.effects != Some(0)
-        {
-            entry.incarnation = ended.next();
-            entry.state = CellState::Booting;
-            entry.health = Health::Up;
-            entry.panicked = false;
-            entry.character = Character::Honest;
-            entry.record = None;
-        }
-        RebootAnswer::Asked
-    }
-
-    fn admit(&mut self, _cell: CellId, _incarnation: Incarnation) {}
-
-    fn stop_self(&mut self) {
-        let entry = self.own();
-        let is_healthy = entry.character == Character::Honest && !entry.faltered;
-        entry.health = Health::Down;
-        if entry.state == CellState::Live {
-            entry.state = CellState::Stopped;
-        }
-        if is_healthy {
-            self.world.violation = Some(Violation::StoppedHealthy);
-        }
-    }
-
-    fn trace(&mut self, event: Event, arguments: [u64; 2]) {
-        match event {
-            Event::Decided => self.own().followed = Epoch(arguments[0] as u32),
-            Event::FalseAlarm => self.world.false_alarms = true,
-            _ => {}
-        }
     }
 }
