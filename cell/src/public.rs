@@ -86,7 +86,8 @@ pub struct PublicHeader {
     /// The time of the cell's newest timer tick, in nanoseconds of [`crate::Instant`]: from it the
     /// runner learns how the machine's clock and the host's compare.
     pub now: AtomicU64,
-    /// The stall, in nanoseconds, that this cell reckons with: how late its timer ticks came lately.
+    /// The stall, in nanoseconds, that this cell reckons with: how late its timer ticks came
+    /// lately.
     pub stall: AtomicU64,
     /// A word that a measurement bounces between two cells.
     pub bounce: AtomicU64,

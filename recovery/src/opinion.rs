@@ -1,5 +1,4 @@
-//! What a cell testifies in agreement: whom it found alive, of whom it saw something odd, whom it
-//! accuses.
+//! What a cell testifies in agreement: whom it found alive, what it saw, whom it accuses.
 //!
 //! # When a cell is found alive
 //! All of these, seen by the testifying cell itself after the attempt began here:
@@ -10,6 +9,9 @@
 //!
 //! and none of these: fatal evidence by the monitor against its present life, nonsense in its clock
 //! words, a strike for crying wolf, twice the time that it may take to reach a barrier.
+//!
+//! In the later attempts of a run that found no majority, only the probe and fatal evidence count
+//! ([`crate::agreement::CONTESTED_ATTEMPTS`]).
 //!
 //! Denied accesses that are not fatal (a refused store, a refused port) are hints and no more: a
 //! cell that passes the probe stays. Its kernel took the bus error and went on, so it took it

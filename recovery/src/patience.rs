@@ -24,9 +24,12 @@ use cell::handover::Settings;
 use crate::timing::Timing;
 
 /// After this long, a stall counts half.
-pub const HALF_LIFE: Duration = Duration::from_secs(2);
-/// How many stalls of the length seen a probe waits for.
+pub const HALF_LIFE: Duration = Duration::from_millis(500);
+/// A probe waits for this many stalls of the length seen.
 pub const PROBE_STALLS: u32 = 3;
+/// A clock that stands still is a hint after one stall divided by this: a hint for nothing costs
+/// little, for it pauses no work.
+pub const HINT_DIVISOR: u32 = 2;
 /// The most by which a span is stretched.
 pub const STRETCH_MAX: u32 = 8;
 
@@ -65,16 +68,19 @@ impl Patience {
     /// stalls of up to `others`.
     pub fn timing(&self, settings: &Settings, others: Duration, now: Instant) -> Timing {
         let stall = self.stall(now).max(others);
-        let stretch = |milliseconds: u32, stalls: u32| {
-            let wanted = stall.saturating_mul(stalls).as_millis();
+        let stretch = |milliseconds: u32, wanted: Duration| {
+            let wanted = wanted.as_millis();
             let most = milliseconds.saturating_mul(STRETCH_MAX);
             u32::try_from(wanted)
                 .unwrap_or(u32::MAX)
                 .clamp(milliseconds, most)
         };
         Timing::from_settings(&Settings {
-            hint_milliseconds: stretch(settings.hint_milliseconds, 1),
-            probe_milliseconds: stretch(settings.probe_milliseconds, PROBE_STALLS),
+            hint_milliseconds: stretch(settings.hint_milliseconds, stall / HINT_DIVISOR),
+            probe_milliseconds: stretch(
+                settings.probe_milliseconds,
+                stall.saturating_mul(PROBE_STALLS),
+            ),
             ..*settings
         })
     }
@@ -107,9 +113,9 @@ mod tests {
     fn a_stall_stretches_and_is_forgotten() {
         let mut patience = Patience::new();
         patience.note(Duration::from_millis(30), after(0));
-        patience.note(Duration::from_millis(1), after(1));
-        let now = patience.timing(&SETTINGS, Duration::ZERO, after(1));
-        assert_eq!(now.hint, Duration::from_millis(30));
+        patience.note(Duration::from_millis(1), after(0));
+        let now = patience.timing(&SETTINGS, Duration::ZERO, after(0));
+        assert_eq!(now.hint, Duration::from_millis(15));
         assert_eq!(now.probe, Duration::from_millis(90));
         let later = patience.timing(&SETTINGS, Duration::ZERO, after(60));
         assert_eq!(later, Timing::from_settings(&SETTINGS));
@@ -136,7 +142,7 @@ mod tests {
     fn a_longer_stall_replaces_a_fading_one() {
         let mut patience = Patience::new();
         patience.note(Duration::from_millis(40), after(0));
-        patience.note(Duration::from_millis(30), after(3));
-        assert_eq!(patience.stall(after(3)), Duration::from_millis(30));
+        patience.note(Duration::from_millis(30), after(1));
+        assert_eq!(patience.stall(after(1)), Duration::from_millis(30));
     }
 }

@@ -6,9 +6,10 @@
 //! the change that was meant.
 //!
 //! # Bounds
-//! One step per cell and slot; the first fault in the first slots (before it nothing moves), later
-//! ones up to `last_fault`. Two and three cells in every order of steps, four in alternating
-//! orders. See `model::world` for what is abstract.
+//! One step per cell and slot. The first fault comes in the first slots (before it nothing moves),
+//! later ones up to `last_fault`. Single faults of two and three cells: every order of steps.
+//! Several faults, liars, and four cells: every order up to the slot that the test names, then
+//! upward and downward in turn. See `model::world` for what is abstract.
 
 #![allow(
     clippy::unwrap_used,
