@@ -1,5 +1,4 @@
-//! What the monitor tells a cell kernel at entry, beyond what `bootloader_api::BootInfo` has room
-//! for.
+//! What the monitor tells a cell kernel at entry, beyond what `BootInfo` has room for.
 //!
 //! The block is passed as the RAM disk of the `BootInfo`, so that a kernel which knows nothing of
 //! Hive can ignore it.

@@ -62,8 +62,6 @@ pub enum VoteError {
     NotLive,
     /// The proposal is not a subset of the live set, or leaves out its voter.
     Impossible,
-    /// The voter already voted otherwise. Not returned since votes can be changed.
-    AlreadyVoted,
     /// The machine ran out of epochs.
     Exhausted,
 }

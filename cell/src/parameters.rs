@@ -1,5 +1,4 @@
-//! The boot parameters: one line of `key=value` words, parsed once for the monitor and for the
-//! runner.
+//! The boot parameters: one line of `key=value` words, for the monitor and for the runner.
 //!
 //! The first word of a multiboot command line is the image's name and is skipped when it has no
 //! `=`. Unknown keys, repeated keys and impossible values are refused, never ignored.

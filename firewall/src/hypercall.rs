@@ -90,9 +90,10 @@ hypercalls! {
     /// Starts another CPU of the calling cell in this life. Arguments: index within the cell, entry
     /// point, stack pointer, value for RDI. `Busy` if the CPU is not in the monitor (yet).
     StartCpu = 11;
-    /// Casts the cell's vote. Arguments: epoch, proposed live set. `Ok`: sealed, value is the live
-    /// set (perhaps not the proposed one). `Busy`: votes are missing. Enforces the seal: cells
-    /// outside it are expelled and fenced.
+    /// Casts the cell's vote, in place of an earlier one in the epoch. Arguments: epoch, proposed
+    /// live set; an empty one takes the vote back. `Ok`: sealed, value is the live set (perhaps not
+    /// the proposed one). `Busy`: votes are missing. Enforces the seal: cells outside it are
+    /// expelled and fenced.
     Vote = 12;
     /// Asks for the reboot of an expelled cell from the pristine image. Only by a live cell.
     /// Arguments: cell, the incarnation that was expelled. `Ok` also if that reboot was already
@@ -127,12 +128,10 @@ pub enum Status {
     Stale = 4,
     /// The epoch named is not the next one; value: the newest sealed epoch.
     NotNext = 5,
-    /// The cell voted otherwise before.
-    AlreadyVoted = 6,
     /// Tables, epochs or another bounded supply of the monitor ran out.
-    Exhausted = 7,
+    Exhausted = 6,
     /// No such hypercall.
-    Unknown = 8,
+    Unknown = 7,
 }
 
 impl Status {
@@ -145,8 +144,7 @@ impl Status {
             3 => Self::BadArgument,
             4 => Self::Stale,
             5 => Self::NotNext,
-            6 => Self::AlreadyVoted,
-            7 => Self::Exhausted,
+            6 => Self::Exhausted,
             _ => Self::Unknown,
         }
     }

@@ -23,8 +23,6 @@ pub enum HypercallError {
     Stale,
     /// The epoch named is not the next one; holds the newest sealed one.
     NotNext(Epoch),
-    /// This cell voted otherwise before.
-    AlreadyVoted,
     /// The monitor ran out of something.
     Exhausted,
     /// The monitor does not know the call.
@@ -77,7 +75,6 @@ fn call(call: Hypercall, arguments: [u64; 4]) -> Result<u64, HypercallError> {
         Status::BadArgument => Err(HypercallError::BadArgument),
         Status::Stale => Err(HypercallError::Stale),
         Status::NotNext => Err(HypercallError::NotNext(Epoch(value as u32))),
-        Status::AlreadyVoted => Err(HypercallError::AlreadyVoted),
         Status::Exhausted => Err(HypercallError::Exhausted),
         Status::Unknown => Err(HypercallError::Unknown),
     }
@@ -223,7 +220,7 @@ pub fn start_cpu(
 /// Votes for `live` as the live set of `epoch`. Returns the sealed set, perhaps another one.
 ///
 /// # Errors
-/// `Busy` while votes are missing, `NotNext`, `AlreadyVoted`, `Denied` (not live), `BadArgument`,
+/// `Busy` while votes are missing, `NotNext`, `Denied` (not live), `BadArgument`,
 /// `Exhausted`.
 pub fn vote(epoch: Epoch, live: CellSet) -> Result<CellSet, HypercallError> {
     call(Hypercall::Vote, [epoch.0.into(), live.0, 0, 0]).map(CellSet)

@@ -1,5 +1,4 @@
-//! Where the monitor meets the processor: thin islands of assembly, model-specific registers and
-//! MMIO.
+//! Where the monitor meets the processor: assembly, model-specific registers, MMIO.
 //!
 //! | module | island |
 //! |---|---|

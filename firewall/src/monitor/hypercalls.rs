@@ -270,7 +270,6 @@ fn vote(monitor: &Monitor, cpu: &PerCpu, epoch: u64, proposal: CellSet) -> Reply
             status: Status::NotNext,
             value: u64::from(membership.current().0.0),
         },
-        Err(VoteError::AlreadyVoted) => Status::AlreadyVoted.into(),
         Err(VoteError::NotLive) => Status::Denied.into(),
         Err(VoteError::Impossible) => Status::BadArgument.into(),
         Err(VoteError::Exhausted) => Status::Exhausted.into(),

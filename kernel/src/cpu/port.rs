@@ -1,5 +1,4 @@
-//! A port write that survives being denied. For faults that are injected only; drivers own their
-//! ports.
+//! Ports, written with a landing pad: a denied port is an error, not the end of the cell.
 //!
 //! # Protocol
 //! As in `memory::copy`: a bus error at the instruction between the two symbols lands behind it,
