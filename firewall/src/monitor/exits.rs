@@ -13,11 +13,11 @@ use core::time::Duration;
 
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
-use cell::{Instant, PhysicalAddress};
+use cell::{Incarnation, Instant, PhysicalAddress};
 
 use super::hypercalls::{self, After, Reply, Request};
 use super::state::{Monitor, PerCpu};
-use super::{fence, reach};
+use super::{fence, life, reach};
 use crate::hypercall::{BusError, BusErrorKind};
 use crate::nested::Access;
 
@@ -92,6 +92,8 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
             After::Leave => Verdict::Leave,
         },
         Exit::Nmi => judge_nmi(monitor, cpu),
+        // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern.
+        Exit::Denied { .. } if !is_in_life(monitor, cpu) => Verdict::Leave,
         Exit::Denied {
             denial,
             instruction,
@@ -105,6 +107,16 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
             Verdict::Leave
         }
     }
+}
+
+/// Whether the life that the CPU runs may still go on.
+fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
+    let life = monitor
+        .machine
+        .cpu(cpu.id)
+        .incarnation
+        .load(Ordering::SeqCst);
+    life::is_alive(monitor, cpu, Incarnation(life))
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
