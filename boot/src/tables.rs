@@ -75,27 +75,13 @@ pub fn load_descriptors() {
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
 }
 
-/// Clears the record of the machine check, so that a second one does not reset the machine, and
-/// goes on: the cell whose CPU this is finds out when it is entered or judged.
+/// Goes on. The status register remembers the machine check: the monitor looks there after every exit.
 ///
 /// # Safety
 /// Entered by the processor only.
 #[unsafe(naked)]
 unsafe extern "C" fn machine_check() {
-    naked_asm!(
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "mov ecx, {status}",
-        "xor eax, eax",
-        "xor edx, edx",
-        "wrmsr",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "iretq",
-        status = const cpu::MACHINE_CHECK_STATUS,
-    )
+    naked_asm!("iretq")
 }
 
 /// # Safety

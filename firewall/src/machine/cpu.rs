@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use spin::Once;
 use x86_64::registers::model_specific::Msr;
 
 /// MCG_STATUS: bit 2 is set while a machine check is handled; a second one then resets the machine.
@@ -31,13 +32,27 @@ pub fn halt_forever() -> ! {
     }
 }
 
+static HAS_MACHINE_CHECK: Once<bool> = Once::new();
+
+/// Whether the processor has the machine check architecture, which brings [`MACHINE_CHECK_STATUS`].
+fn has_machine_check() -> bool {
+    *HAS_MACHINE_CHECK.call_once(|| {
+        let features = core::arch::x86_64::__cpuid(1);
+        features.edx & 1 << 14 != 0
+    })
+}
+
+/// Whether a machine check was delivered on the executing CPU since [`clear_machine_check`].
+pub fn is_machine_check_pending() -> bool {
+    const IN_PROGRESS: u64 = 1 << 2;
+    // SAFETY: the register exists (checked first); reading it changes nothing.
+    has_machine_check() && unsafe { Msr::new(MACHINE_CHECK_STATUS).read() } & IN_PROGRESS != 0
+}
+
 /// Makes the executing CPU ready for its next machine check.
 pub fn clear_machine_check() {
-    let features = core::arch::x86_64::__cpuid(1);
-    let has_machine_check = features.edx & 1 << 14 != 0;
-    if has_machine_check {
-        // SAFETY: CPUID shows the machine check architecture, which brings this register; clearing
-        // it touches no memory.
+    if has_machine_check() {
+        // SAFETY: the register exists; clearing it touches no memory.
         unsafe { Msr::new(MACHINE_CHECK_STATUS).write(0) };
     }
 }

@@ -71,6 +71,16 @@ pub(crate) fn is_drained(monitor: &Monitor, cell: CellId) -> bool {
         })
 }
 
+/// Stops the cell of the executing CPU if a machine check was delivered there, to the cell or,
+/// between two entries, to the monitor. Returns whether there was one.
+pub(crate) fn stop_by_machine_check(monitor: &Monitor, cpu: &PerCpu) -> bool {
+    let is_pending = crate::machine::cpu::is_machine_check_pending();
+    if is_pending {
+        publish(monitor, cpu, EvidenceKind::MachineCheck, 0, 0);
+    }
+    is_pending
+}
+
 /// Publishes evidence against the cell of `cpu`; if it is fatal, stops the cell.
 pub(crate) fn publish(monitor: &Monitor, cpu: &PerCpu, kind: EvidenceKind, address: u64, rip: u64) {
     let entry = monitor.machine.cell(cpu.cell);

@@ -73,6 +73,7 @@ fn wait_for_start(monitor: &Monitor, this: &PerCpu) -> Start {
             return start;
         }
         monitor.back_end.park();
+        cpu::clear_machine_check();
     }
 }
 

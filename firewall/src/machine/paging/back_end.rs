@@ -134,7 +134,9 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
         .cpu(cpu.id)
         .incarnation
         .load(Ordering::SeqCst);
-    if !life::is_alive(monitor, cpu, Incarnation(incarnation)) {
+    let is_over = fence::stop_by_machine_check(monitor, cpu)
+        || !life::is_alive(monitor, cpu, Incarnation(incarnation));
+    if is_over {
         life::live(monitor, cpu);
     }
     let request = Request {

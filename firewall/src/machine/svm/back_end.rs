@@ -147,6 +147,9 @@ impl BackEnd for SvmBackEnd {
             // table gives the guest no monitor memory; the registers are beside it in the same
             // area.
             unsafe { enter((&raw const area.vmcb) as u64, &raw mut area.registers) };
+            if fence::stop_by_machine_check(monitor, cpu) {
+                return;
+            }
             let exit = translate(area);
             let verdict = exits::judge(monitor, cpu, exit);
             // Whatever was not an answered hypercall may have been a kick, or met an outdated
