@@ -149,10 +149,7 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     // The user may want the one connection.
     drop(qmp);
     eprintln!("{}", setup.text());
-    eprintln!(
-        "QMP, qtest and gdb sockets in {}",
-        qemu.directory().display()
-    );
+    eprintln!("QMP and qtest sockets in {}", qemu.directory().display());
     if format == Format::Text {
         eprintln!("Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor and back");
     }

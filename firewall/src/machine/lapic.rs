@@ -33,6 +33,9 @@ const LOCAL_VECTORS: core::ops::RangeInclusive<u32> = 0x320..=0x370;
 const TIMER_INITIAL: u32 = 0x380;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
+const LINT1: u32 = 0x360;
+
+const DELIVER_NMI: u32 = 0b100 << 8;
 const MASKED: u32 = 1 << 16;
 const DELIVERY_MODE: u32 = 0b111 << 8;
 const DELIVERY_PENDING: u32 = 1 << 12;
@@ -86,8 +89,8 @@ pub fn send(target: u8, command: Command) {
     write(COMMAND_LOW, command.low_word());
 }
 
-/// Enables the APIC, with every local source masked and nothing in service: the state in which a
-/// new life starts.
+/// Enables the APIC, with every local source but the NMI line masked and nothing in service: the
+/// state in which a new life starts.
 pub fn quiet() {
     write(TIMER_INITIAL, 0);
     for register in LOCAL_VECTORS.step_by(16) {
@@ -98,6 +101,9 @@ pub fn quiet() {
         SPURIOUS,
         SOFTWARE_ENABLE | u32::from(crate::hypercall::VECTOR_SPURIOUS),
     );
+    // The board's NMI line: an operator's `nmi` reaches every CPU. After the APIC is enabled, for
+    // until then the mask cannot be taken off.
+    write(LINT1, DELIVER_NMI);
     // A life that ended inside a handler left its interrupt in service; each EOI ends one of at
     // most 256.
     for _ in 0..256 {

@@ -106,6 +106,7 @@ pub fn arguments(
     };
     let mib = machine.memory >> 20;
     let socket = |name: &str| format!("unix:{},server=on,wait=off", directory.join(name).display());
+    let is_interactive = serial == Serial::Console;
     let serial = match serial {
         Serial::Console => "mon:stdio".to_string(),
         Serial::Log => format!("file:{}", directory.join("serial.log").display()),
@@ -145,7 +146,10 @@ pub fn arguments(
     add("qmp", socket("qmp"));
     add("qtest", socket("qtest"));
     add("qtest-log", "none".into());
-    add("gdb", socket("gdb"));
+    // There is one gdb server; on the console it is the user's to open.
+    if !is_interactive {
+        add("gdb", socket("gdb"));
+    }
     words.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
     words.into_iter().map(OsString::from).collect()
 }
