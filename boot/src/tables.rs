@@ -75,7 +75,8 @@ pub fn load_descriptors() {
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) };
 }
 
-/// Goes on. The status register remembers the machine check: the monitor looks there after every exit.
+/// Goes on. The status register remembers the machine check: the monitor looks there after every
+/// exit.
 ///
 /// # Safety
 /// Entered by the processor only.
