@@ -235,8 +235,8 @@ fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu) -> bool {
             Ordering::SeqCst,
         );
         if first.is_ok() {
-            // Until it is parked no kick may send it an NMI: the start-up code has no descriptors for
-            // one, and would reset the machine.
+            // Until it is parked no kick may send it an NMI: the start-up code has no descriptors
+            // for one, and would reset the machine.
             let entry = monitor.machine.cpu(target.id);
             entry.state.store(CpuState::Absent as u32, Ordering::SeqCst);
             lapic::send(target.apic_id, Command::Init);
