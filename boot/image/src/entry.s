@@ -33,6 +33,31 @@
 .set DATA, 0x10
 .set CODE_32, 0x18
 
+# Switches long mode on, in compatibility mode until the next far jump. Changes EAX, ECX, EDX. A macro, for the other
+# CPUs have no stack yet.
+.macro enter_long_mode
+    movl $CR4_BITS, %eax
+    movl %eax, %cr4
+    movl $entry_root, %eax
+    movl %eax, %cr3
+    movl $MSR_EFER, %ecx
+    movl $EFER_BITS, %eax
+    xorl %edx, %edx
+    wrmsr
+    # Machine checks are reported only where the control register says so, if there is one.
+    movl $MSR_MCG_CAP, %ecx
+    rdmsr
+    testl $MCG_CTL_PRESENT, %eax
+    jz .Lno_machine_checks\@
+    movl $MSR_MCG_CTL, %ecx
+    movl $0xffffffff, %eax
+    movl %eax, %edx
+    wrmsr
+.Lno_machine_checks\@:
+    movl $CR0_LONG, %eax
+    movl %eax, %cr0
+.endm
+
 .section .multiboot, "ax"
 .balign 4
 multiboot_header:
@@ -82,32 +107,9 @@ multiboot_entry:
     # where it would reset the machine. Vectors 2 and 18 lead it into a halt that only INIT ends.
     movl $REAL_MODE_HALT, 2 * 4
     movl $REAL_MODE_HALT, 18 * 4
-    call enter_long_mode
+    enter_long_mode
     lgdt entry_descriptors_pointer
     ljmp $CODE_64, $boot_cpu_64
-
-# Switches long mode on, in compatibility mode until the next far jump. Changes EAX, ECX, EDX.
-enter_long_mode:
-    movl $CR4_BITS, %eax
-    movl %eax, %cr4
-    movl $entry_root, %eax
-    movl %eax, %cr3
-    movl $MSR_EFER, %ecx
-    movl $EFER_BITS, %eax
-    xorl %edx, %edx
-    wrmsr
-    # Machine checks are reported only where the control register says so, if there is one.
-    movl $MSR_MCG_CAP, %ecx
-    rdmsr
-    testl $MCG_CTL_PRESENT, %eax
-    jz 1f
-    movl $MSR_MCG_CTL, %ecx
-    movl $0xffffffff, %eax
-    movl %eax, %edx
-    wrmsr
-1:  movl $CR0_LONG, %eax
-    movl %eax, %cr0
-    ret
 
 .code64
 boot_cpu_64:
@@ -174,26 +176,8 @@ startup_halt:
     .byte 0xfa, 0xf4, 0xeb, 0xfd        # cli; hlt; back to the hlt
 startup_end:
 
-# As `enter_long_mode`, without a stack.
 startup_long:
-    movl $CR4_BITS, %eax
-    movl %eax, %cr4
-    movl $entry_root, %eax
-    movl %eax, %cr3
-    movl $MSR_EFER, %ecx
-    movl $EFER_BITS, %eax
-    xorl %edx, %edx
-    wrmsr
-    movl $MSR_MCG_CAP, %ecx
-    rdmsr
-    testl $MCG_CTL_PRESENT, %eax
-    jz 1f
-    movl $MSR_MCG_CTL, %ecx
-    movl $0xffffffff, %eax
-    movl %eax, %edx
-    wrmsr
-1:  movl $CR0_LONG, %eax
-    movl %eax, %cr0
+    enter_long_mode
     lgdt entry_descriptors_pointer
     ljmp $CODE_64, $other_cpu_64
 .code64

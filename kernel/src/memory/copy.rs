@@ -130,6 +130,7 @@ mod tests {
         let source: Vec<u8> = (0..40).collect();
         for length in 0..source.len() {
             let mut target = [0xff; 48];
+            // SAFETY: the target is longer than every length tried, and nothing else uses it.
             unsafe { store(target.as_mut_ptr(), &source[..length]) }.unwrap();
             assert_eq!(target[..length], source[..length]);
             assert!(target[length..].iter().all(|&byte| byte == 0xff));
