@@ -14,10 +14,11 @@
 
 use cell::parameters::Discard;
 use cell::{Frame, FrameRange, Incarnation};
+use recovery::DiscardCounts;
 
 use super::borrowings::Borrowings;
 use super::claim::{PageIndex, Peer};
-use super::exports::{DiscardCounts, Exports};
+use super::exports::Exports;
 use super::firewall::Firewall;
 use super::imports::Imports;
 use super::loans::Loans;

@@ -24,6 +24,7 @@
 
 use cell::parameters::Discard;
 use cell::{CellId, CellSet, Frame, Incarnation};
+use recovery::DiscardCounts;
 
 use rpc::operation::Access;
 
@@ -39,17 +40,6 @@ pub struct Export {
     pub frame: Frame,
     /// Which content it is.
     pub generation: Generation,
-}
-
-/// What a discard found and did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DiscardCounts {
-    /// Pages that the dead could write.
-    pub writable: u32,
-    /// Of these, pages that they wrote.
-    pub written: u32,
-    /// Pages that were discarded.
-    pub discarded: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
