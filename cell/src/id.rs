@@ -24,6 +24,9 @@ pub const CPUS_MAX: usize = 255;
 pub struct CellId(u8);
 
 impl CellId {
+    /// The first cell, which every machine has.
+    pub const FIRST: Self = Self(0);
+
     /// Checks a number and makes it a name; `None` if no cell can have it.
     pub const fn new(number: usize) -> Option<Self> {
         if number < CELLS_MAX {

@@ -1,8 +1,9 @@
 //! What the kernel's operations cost, measured when the host asks for it.
 //!
 //! The host raises `requested` in the bench record of the public area; a thread of the lowest
-//! priority measures and answers in `done`. Each result is a name and samples; a sample is the mean
-//! of one batch, in time-stamp counter cycles, so that the runner can tell median and worst.
+//! priority measures and answers in `done`. Each result is a name and samples; a sample is the
+//! mean of one batch, or its median for exchanges between cells, in time-stamp counter cycles, so
+//! that the runner can tell median and worst.
 //!
 //! # Not guaranteed
 //! That nothing else ran meanwhile: measure on a machine without work.

@@ -112,6 +112,11 @@ pub struct InjectArguments {
     /// How long the cells work before the fault.
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration)]
     pub at: Duration,
+    /// How many recoveries the machine goes through before the fault: panics of the other cells in
+    /// turn. QEMU without KVM translates code when it first runs, which is most of what the first
+    /// recovery takes.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub rehearsals: u32,
     /// For faults that take a number; `list` shows which.
     #[arg(long, value_name = "NUMBER")]
     pub argument: Option<u64>,
@@ -269,6 +274,7 @@ impl InjectArguments {
             at: self.at,
             first,
             second,
+            rehearsals: self.rehearsals,
             bound: self.bound,
         })
     }

@@ -7,11 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use cell::fault::InnerFault;
 use cell::trace::Event;
 use cell::workload::Operation;
 use userland::Account;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
 use crate::fault::host::{inject, thaw};
@@ -51,6 +52,9 @@ pub fn run(
     let watch = Watch::new(&session.machine, detail);
     let mut run = Run::new(session, channels, watch, plan)?;
     run.work(progress)?;
+    for number in 0..plan.rehearsals {
+        run.rehearse(number as usize, progress)?;
+    }
     run.strike_first()?;
     let end = run.follow(progress)?;
     run.finish(end)
@@ -90,7 +94,7 @@ impl<'a> Run<'a> {
             before,
             acted: Instant::now(),
             thaws: Vec::new(),
-            second: plan.second.clone(),
+            second: None,
             due: None,
             settled: Settled::default(),
         })
@@ -113,7 +117,26 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Lets a cell other than the target panic and come back, each in turn, and forgets that.
+    fn rehearse(&mut self, number: usize, progress: &mut Progress) -> Result<()> {
+        let cells = self.session.machine.cells();
+        let others = cells.saturating_sub(1).max(1);
+        let victim = (self.plan.first.cell + 1 + number % others) % cells;
+        self.before = snapshot(&self.session)?;
+        self.strike(&Strike::new(Fault::Inner(InnerFault::Panic), victim), None)?;
+        let end = self.follow(progress)?;
+        if end != End::Settled {
+            return Err(Error::Guest(format!(
+                "the rehearsal, a panic of cell {victim}, did not end in recovery: {end:?}"
+            )));
+        }
+        self.injected.clear();
+        self.settled = Settled::default();
+        self.work(progress)
+    }
+
     fn strike_first(&mut self) -> Result<()> {
+        self.second.clone_from(&self.plan.second);
         self.before = snapshot(&self.session)?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(

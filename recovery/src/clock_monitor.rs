@@ -15,7 +15,7 @@
 
 use cell::{CPUS_MAX, CellId, CellSet, CpuId, Instant};
 
-use crate::timing::{Moment, Timing};
+use crate::timing::{Moment, Timing, nanoseconds};
 
 /// How many times faster than its ticks a clock may run before it is nonsense.
 const RATE_MAX: u64 = 4;
@@ -42,6 +42,9 @@ struct Track {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ClockMonitor<const CELLS: usize, const CPUS: usize> {
     tracks: [Track; CPUS],
+    /// Tracks from here on were never seen: there is room for far more CPUs than most machines
+    /// have.
+    used: usize,
     /// Until when each cell's clock counts as nonsense.
     nonsense_until: [Instant; CELLS],
 }
@@ -75,8 +78,13 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
         const { assert!(CPUS <= CPUS_MAX) };
         Self {
             tracks: [Self::UNSEEN; CPUS],
+            used: 0,
             nonsense_until: [Instant(0); CELLS],
         }
+    }
+
+    fn seen(&self) -> impl Iterator<Item = &Track> {
+        self.tracks[..self.used].iter()
     }
 
     /// Takes the newest clock word of a CPU of `cell`.
@@ -84,6 +92,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
         let Some(track) = self.tracks.get_mut(cpu.index()) else {
             return;
         };
+        self.used = self.used.max(cpu.index() + 1);
         if track.cell != Some(cell) {
             let (rate_since, rate_word) = (now.at, word);
             *track = Track {
@@ -116,7 +125,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
         timing: &Timing,
     ) -> ClockFindings {
         let mut findings = ClockFindings::default();
-        for track in &mut self.tracks {
+        for track in &mut self.tracks[..self.used] {
             let Some(cell) = track.cell.filter(|&cell| watched.contains(cell)) else {
                 continue;
             };
@@ -144,27 +153,25 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
 
     /// Cells of `watched` with a word that stood still for at least four times the hint threshold.
     pub(crate) fn long_still(&self, watched: CellSet, now: Moment, timing: &Timing) -> CellSet {
-        let is_long = |track: &&Track| timing.expired(track.moved, now, timing.hint * 4);
+        let is_long = |track: &Track| timing.expired(track.moved, now, timing.hint * 4);
+        let of_watched = |track: &Track| track.cell.filter(|&cell| watched.contains(cell));
         let cells = self
-            .tracks
-            .iter()
-            .filter(is_long)
-            .filter_map(|track| track.cell);
-        cells.collect::<CellSet>().intersection(watched)
+            .seen()
+            .filter_map(|track| of_watched(track).filter(|_| is_long(track)));
+        cells.collect()
     }
 
     /// From here on, movement counts as proof of life.
     pub(crate) fn begin_probe(&mut self) {
-        self.tracks
-            .iter_mut()
-            .for_each(|track| track.proven = false);
+        for track in &mut self.tracks[..self.used] {
+            track.proven = false;
+        }
     }
 
     /// Whether every clock word of `cell` moved since the probe began.
     pub fn is_proven(&self, cell: CellId) -> bool {
         let mut tracks = self
-            .tracks
-            .iter()
+            .seen()
             .filter(|track| track.cell == Some(cell))
             .peekable();
         tracks.peek().is_some() && tracks.all(|track| track.proven)
@@ -172,12 +179,10 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
 
     /// Forgets a cell: it is gone, or begins a new life.
     pub(crate) fn forget(&mut self, cell: CellId) {
-        for track in self
-            .tracks
-            .iter_mut()
-            .filter(|track| track.cell == Some(cell))
-        {
-            *track = Self::UNSEEN;
+        for track in &mut self.tracks[..self.used] {
+            if track.cell == Some(cell) {
+                *track = Self::UNSEEN;
+            }
         }
         self.nonsense_until[cell.index()] = Instant(0);
     }
@@ -192,10 +197,8 @@ impl Track {
         if !ran_backward && elapsed < timing.rate {
             return false;
         }
-        let ticks = elapsed.as_nanos() / timing.tick.as_nanos().max(1);
-        let possible = u64::try_from(ticks)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(RATE_MAX);
+        let ticks = nanoseconds(elapsed) / nanoseconds(timing.tick).max(1);
+        let possible = ticks.saturating_mul(RATE_MAX);
         let moved = self.word.saturating_sub(self.rate_word);
         (self.rate_since, self.rate_word) = (now, self.word);
         ran_backward || moved > possible.saturating_add(RATE_SLACK)

@@ -5,10 +5,13 @@
 //! runs. It holds no lock, no heap and no unsafe code.
 //!
 //! ```text
-//!  clock words, records, ──► hint ──► probe ──► flooding ──► decide ──► vote ──► seal (the
-//!  monitor) kernel, monitor's evidence    quarantine                                        │
-//!  unchanged: false alarm, work never paused smaller:   hold work ► barrier 1 ► discard
-//!  reintegrated ◄ reboot by the master ◄ resume ◄ barrier 2 ◄┘
+//!  clock words, records,
+//!  kernel, evidence ───► hint ──► probe ──► flooding ──► decide ──► vote ──► seal (the monitor)
+//!                          │                                                   │
+//!                     quarantine        unchanged: a false alarm, work never paused
+//!                                                                   smaller:  hold work
+//!                                                                              │
+//!  reintegrated ◄── reboot by the master ◄── resume ◄── barrier 2 ◄── discard ◄── barrier 1
 //! ```
 //!
 //! | module | what it settles |

@@ -305,13 +305,14 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     fn look_around<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Sightings {
         let mut sightings = Sightings::default();
         let own = self.newer_than();
+        let mut record = RecordCopy::EMPTY;
         for peer in self.live.without(self.me).iter() {
             let incarnation = s.incarnation(peer);
-            match s
-                .read_record(peer)
-                .and_then(|record| record.validate(peer, incarnation))
-            {
-                Ok(record) => self.look_at(own, peer, &record, &mut sightings),
+            let read = s
+                .read_record(peer, &mut record)
+                .and_then(|()| record.validate(peer, incarnation));
+            match read {
+                Ok(()) => self.look_at(own, peer, &record, &mut sightings),
                 Err(error) => Self::note_record_error(&mut sightings, peer, error),
             }
         }

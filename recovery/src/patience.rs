@@ -21,7 +21,7 @@ use core::time::Duration;
 use cell::Instant;
 use cell::handover::Settings;
 
-use crate::timing::Timing;
+use crate::timing::{Timing, nanoseconds};
 
 /// After this long, a stall counts half.
 pub const HALF_LIFE: Duration = Duration::from_millis(500);
@@ -59,9 +59,10 @@ impl Patience {
 
     /// The length of stall to reckon with.
     pub fn stall(&self, now: Instant) -> Duration {
-        let halvings = now.since(self.seen).as_nanos() / HALF_LIFE.as_nanos();
-        let divisor = 1u32.checked_shl(halvings as u32).unwrap_or(0);
-        self.longest.checked_div(divisor).unwrap_or_default()
+        let halvings = nanoseconds(now.since(self.seen)) / nanoseconds(HALF_LIFE);
+        let longest = nanoseconds(self.longest);
+        let stall = u32::try_from(halvings).map_or(0, |by| longest.checked_shr(by).unwrap_or(0));
+        Duration::from_nanos(stall)
     }
 
     /// The spans to use now, on top of what the boot parameters say, where the other cells report

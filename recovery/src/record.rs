@@ -6,12 +6,17 @@
 //! up. A doorbell after each change only saves time.
 //!
 //! ```text
-//! word  0     version: odd while the record is being written, another even number after each
-//! change 1     tag "HIVERCVR" 2     incarnation (high 32 bits), cell (bits 8-15), phase (bits 0-7)
-//! 3     ballot: epoch (high 32 bits), attempt 4     round of flooding 5     recovery: epoch (high
-//! 32 bits), stage 6     newest epoch after which nothing is left to recover here 7     progress:
-//! raised by threads of the cell 8     cells whose opinions follow 9-15  zero 16-   opinions, three
-//! words per cell: alive, suspects, alert
+//! word  0     version: odd while the record is being written, another even number afterwards
+//!       1     tag "HIVERCVR"
+//!       2     incarnation (high 32 bits), cell (bits 8-31), phase (bits 0-7)
+//!       3     ballot: epoch (high 32 bits), attempt
+//!       4     round of flooding
+//!       5     recovery: epoch (high 32 bits), stage
+//!       6     newest epoch after which nothing is left to recover here
+//!       7     progress: raised by threads of the cell
+//!       8     cells whose opinions follow
+//!       9-15  zero
+//!       16-   opinions, three words per cell: alive, suspects, alert
 //! ```
 //!
 //! # Invariants
@@ -169,14 +174,35 @@ pub struct RecordCopy<const CELLS: usize> {
 }
 
 impl<const CELLS: usize> RecordCopy<CELLS> {
-    /// Copies a record. `copy_words` copies words of the page from the given index on, by careful
-    /// reference.
+    /// A copy of nothing, to read into.
+    pub const EMPTY: Self = Self {
+        cell: CellId::FIRST,
+        incarnation: Incarnation(0),
+        phase: Phase::Idle,
+        ballot: Ballot {
+            epoch: Epoch(0),
+            attempt: 0,
+        },
+        round: 0,
+        recovery: Epoch(0),
+        stage: Stage::None,
+        recovered: Epoch(0),
+        progress: 0,
+        known: CellSet::EMPTY,
+        opinions: [Opinion::NONE; CELLS],
+    };
+
+    /// Copies a record into this one. `copy_words` copies words of the page from the given index
+    /// on, by careful reference. In place, for records are read at every tick and most of one is
+    /// room for opinions that nobody has.
     ///
     /// # Errors
-    /// See [`RecordError`]; whose record it is, is not checked here.
+    /// See [`RecordError`]; whose record it is, is not checked here. What this copy holds after an
+    /// error means nothing.
     pub fn read(
+        &mut self,
         mut copy_words: impl FnMut(usize, &mut [u64]) -> Result<(), ReadFailure>,
-    ) -> Result<Self, RecordError> {
+    ) -> Result<(), RecordError> {
         for _ in 0..READ_TRIES_MAX {
             let mut head = [0; HEAD_WORDS];
             copy_words(0, &mut head).map_err(RecordError::Unreadable)?;
@@ -184,13 +210,14 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
             if version == 0 {
                 return Err(RecordError::Absent);
             }
-            let opinions = read_opinions(CellSet(head[8]), &mut copy_words)?;
+            let opinions = self.read_opinions(CellSet(head[8]), &mut copy_words)?;
             // The copy is complete before the version is looked at again (invariant 2).
             fence(Ordering::Acquire);
             let mut again = [0];
             copy_words(0, &mut again).map_err(RecordError::Unreadable)?;
             if version.is_multiple_of(2) && again[0] == version {
-                return Self::decode(&head, &opinions).ok_or(RecordError::Nonsense);
+                let decoded = opinions.and_then(|()| self.decode_head(&head));
+                return decoded.ok_or(RecordError::Nonsense);
             }
         }
         Err(RecordError::Torn)
@@ -200,17 +227,39 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
     ///
     /// # Errors
     /// `WrongCell`, `Stale`.
-    pub fn validate(self, cell: CellId, incarnation: Incarnation) -> Result<Self, RecordError> {
+    pub fn validate(&self, cell: CellId, incarnation: Incarnation) -> Result<(), RecordError> {
         if self.cell != cell {
             return Err(RecordError::WrongCell);
         }
         if self.incarnation != incarnation {
             return Err(RecordError::Stale(self.incarnation));
         }
-        Ok(self)
+        Ok(())
     }
 
-    fn decode(head: &[u64; HEAD_WORDS], opinions: &[[u64; OPINION_WORDS]; CELLS]) -> Option<Self> {
+    /// Copies the opinions of `known`; `None` inside if one is none that a cell can have. The words
+    /// may be torn: that is for the caller to find first.
+    fn read_opinions(
+        &mut self,
+        known: CellSet,
+        copy_words: &mut impl FnMut(usize, &mut [u64]) -> Result<(), ReadFailure>,
+    ) -> Result<Option<()>, RecordError> {
+        let mut decoded = Some(());
+        // Cells beyond the machine are refused when the head is decoded; here they only must not be
+        // an index.
+        for cell in known.intersection(CellSet::first(CELLS)).iter() {
+            let mut words = [0; OPINION_WORDS];
+            copy_words(OPINIONS_WORD + cell.index() * OPINION_WORDS, &mut words)
+                .map_err(RecordError::Unreadable)?;
+            match Opinion::from_words(words, CELLS) {
+                Some(opinion) => self.opinions[cell.index()] = opinion,
+                None => decoded = None,
+            }
+        }
+        Ok(decoded)
+    }
+
+    fn decode_head(&mut self, head: &[u64; HEAD_WORDS]) -> Option<()> {
         let &[
             _,
             tag,
@@ -222,31 +271,23 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
             progress,
             known,
         ] = head;
-        let known = CellSet(known);
-        if tag != RECORD_TAG || !known.is_subset_of(CellSet::first(CELLS)) {
+        self.known = CellSet(known);
+        if tag != RECORD_TAG || !self.known.is_subset_of(CellSet::first(CELLS)) {
             return None;
         }
-        let mut decoded = [Opinion::NONE; CELLS];
-        for cell in known.iter() {
-            let words = opinions[cell.index()];
-            decoded[cell.index()] = Opinion::from_words(words, CELLS)?;
-        }
-        Some(Self {
-            cell: CellId::new((name >> 8) as usize & 0xff_ffff)?,
-            incarnation: Incarnation((name >> 32) as u32),
-            phase: Phase::from_raw(name as u8)?,
-            ballot: Ballot {
-                epoch: Epoch((ballot >> 32) as u32),
-                attempt: ballot as u32,
-            },
-            round: u32::try_from(round).ok()?,
-            recovery: Epoch((recovery >> 32) as u32),
-            stage: Stage::from_raw(recovery as u32)?,
-            recovered: Epoch(u32::try_from(recovered).ok()?),
-            progress,
-            known,
-            opinions: decoded,
-        })
+        self.cell = CellId::new((name >> 8) as usize & 0xff_ffff)?;
+        self.incarnation = Incarnation((name >> 32) as u32);
+        self.phase = Phase::from_raw(name as u8)?;
+        self.ballot = Ballot {
+            epoch: Epoch((ballot >> 32) as u32),
+            attempt: ballot as u32,
+        };
+        self.round = u32::try_from(round).ok()?;
+        self.recovery = Epoch((recovery >> 32) as u32);
+        self.stage = Stage::from_raw(recovery as u32)?;
+        self.recovered = Epoch(u32::try_from(recovered).ok()?);
+        self.progress = progress;
+        Some(())
     }
 
     fn head(&self) -> [u64; HEAD_WORDS - 1] {
@@ -268,20 +309,6 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
             self.known.0,
         ]
     }
-}
-
-fn read_opinions<const CELLS: usize>(
-    known: CellSet,
-    copy_words: &mut impl FnMut(usize, &mut [u64]) -> Result<(), ReadFailure>,
-) -> Result<[[u64; OPINION_WORDS]; CELLS], RecordError> {
-    let mut opinions = [[0; OPINION_WORDS]; CELLS];
-    // Cells beyond the machine are refused when the head is decoded; here they only must not be an
-    // index.
-    for cell in known.intersection(CellSet::first(CELLS)).iter() {
-        let word = OPINIONS_WORD + cell.index() * OPINION_WORDS;
-        copy_words(word, &mut opinions[cell.index()]).map_err(RecordError::Unreadable)?;
-    }
-    Ok(opinions)
 }
 
 /// The record of one cell, in its public area.
@@ -370,10 +397,12 @@ mod tests {
     }
 
     fn read(record: &RecoveryRecord) -> Result<RecordCopy<4>, RecordError> {
-        RecordCopy::read(|first, to| {
+        let mut copy = RecordCopy::EMPTY;
+        copy.read(|first, to| {
             record.copy_words(first, to);
             Ok(())
-        })
+        })?;
+        Ok(copy)
     }
 
     #[test]
@@ -384,7 +413,7 @@ mod tests {
         let copy = read(&record).unwrap();
         assert_eq!(copy, sample(9));
         let (two, three) = (CellId::new(2).unwrap(), CellId::new(3).unwrap());
-        assert_eq!(copy.validate(two, Incarnation(7)), Ok(sample(9)));
+        assert_eq!(copy.validate(two, Incarnation(7)), Ok(()));
         assert_eq!(
             copy.validate(three, Incarnation(7)),
             Err(RecordError::WrongCell)
@@ -405,8 +434,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_record_says_why() {
-        let copy = RecordCopy::<4>::read(|_, _| Err(ReadFailure::BusError));
-        assert_eq!(copy, Err(RecordError::Unreadable(ReadFailure::BusError)));
+        let mut copy = RecordCopy::<4>::EMPTY;
+        let read = copy.read(|_, _| Err(ReadFailure::BusError));
+        assert_eq!(read, Err(RecordError::Unreadable(ReadFailure::BusError)));
     }
 
     #[test]
@@ -427,7 +457,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_page_makes_the_reader_panic(words in prop::collection::vec(any::<u64>(), 32)) {
-            let _ = RecordCopy::<4>::read(|first, to| {
+            let mut copy = RecordCopy::<4>::EMPTY;
+            let _ = copy.read(|first, to| {
                 for (offset, word) in to.iter_mut().enumerate() {
                     *word = words[(first + offset) % words.len()];
                 }

@@ -77,7 +77,11 @@ pub trait Surroundings<const CELLS: usize> {
     ///
     /// # Errors
     /// See [`RecordError`].
-    fn read_record(&mut self, cell: CellId) -> Result<RecordCopy<CELLS>, RecordError>;
+    fn read_record(
+        &mut self,
+        cell: CellId,
+        into: &mut RecordCopy<CELLS>,
+    ) -> Result<(), RecordError>;
 
     /// A number that a *thread* of this cell raises at least once per tick while the cell is
     /// healthy.

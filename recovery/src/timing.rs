@@ -85,16 +85,18 @@ impl Timing {
 
     /// The own ticks without which a wait over `span` does not end.
     pub fn ticks(&self, span: Duration) -> u64 {
-        let tick = self.tick.as_nanos().max(1);
-        u64::try_from(span.as_nanos() / tick / 2)
-            .unwrap_or(u64::MAX)
-            .max(TICKS_MIN)
+        (nanoseconds(span) / nanoseconds(self.tick).max(1) / 2).max(TICKS_MIN)
     }
 
     /// Whether a wait over `span` that began at `since` is over at `now` (invariant 1).
     pub fn expired(&self, since: Moment, now: Moment, span: Duration) -> bool {
         now.at.since(since.at) >= span && now.ticks.saturating_sub(since.ticks) >= self.ticks(span)
     }
+}
+
+/// A span in a width that processors divide; some 584 years and more count as that.
+pub(crate) fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A point in this cell's own life: the time, and how often the cell had looked by then.

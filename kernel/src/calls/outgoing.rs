@@ -55,7 +55,7 @@ pub fn call_until(
         trace::record(Event::RpcSend, peer_and(peer, operation as u32), number.0);
     }
     let outcome = match send(peer, &call, (operation, payload), deadline) {
-        Ok(()) => wait(peer, call, deadline),
+        Ok(polling) => wait(peer, call, deadline, polling),
         Err(error) => {
             CALLS.lock().abandon(call);
             rings::blame(peer, error);
@@ -99,7 +99,8 @@ fn begin(peer: CellId, operation: Operation, deadline: Instant) -> Option<Call> 
     }
 }
 
-/// Puts the request into the ring, when there is room before the deadline.
+/// Puts the request into the ring, when there is room before the deadline. The caller polls from
+/// before the request goes out, so that a quick reply needs no doorbell.
 ///
 /// # Errors
 /// See [`SendError`]; nothing went out.
@@ -108,28 +109,33 @@ fn send(
     call: &Call,
     request: (Operation, Payload),
     deadline: Instant,
-) -> Result<(), SendError> {
+) -> Result<Polling, SendError> {
     let endpoint = rings::endpoint().ok_or(SendError::NotAdmitted)?;
     loop {
         let now = clock::now();
+        let polling = Polling::new();
         match endpoint.send_request(peer, call.number(), request, now, &rings::lane(peer)) {
             Ok(doorbell) => {
                 CALLS.lock().mark_sent(call);
                 rings::ring(peer, doorbell);
-                return Ok(());
+                return Ok(polling);
             }
-            Err(SendError::Full) if now < deadline => thread::sleep(RETRY),
+            Err(SendError::Full) if now < deadline => {
+                drop(polling);
+                thread::sleep(RETRY);
+            }
             Err(error) => return Err(error),
         }
     }
 }
 
 /// Waits for the outcome: polls first, then sleeps.
-fn wait(peer: CellId, call: Call, deadline: Instant) -> Outcome {
+fn wait(peer: CellId, call: Call, deadline: Instant, polling: Polling) -> Outcome {
     let mut call = match spin(peer, call) {
         Ok(outcome) => return outcome,
         Err(call) => call,
     };
+    drop(polling);
     loop {
         thread::block(Some(deadline));
         let now = clock::now();
@@ -144,12 +150,11 @@ fn wait(peer: CellId, call: Call, deadline: Instant) -> Outcome {
     }
 }
 
-/// Polls for a short while.
+/// Polls for a short while; the caller holds the [`Polling`].
 ///
 /// # Errors
 /// Gives back a call that still waits.
 fn spin(peer: CellId, mut call: Call) -> Result<Outcome, Call> {
-    let _polling = Polling::new();
     let end = clock::now() + Duration::from_micros(SPIN_MICROSECONDS);
     loop {
         rings::poll(peer);

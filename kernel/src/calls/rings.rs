@@ -9,10 +9,11 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use cell::public::RINGS_OFFSET;
 use cell::trace::Event;
-use cell::{CELLS_MAX, CellId, CellSet, Incarnation};
+use cell::{CELLS_MAX, CellId, CellSet, Incarnation, Instant};
 use recovery::HintReason;
 use rpc::doorbell::{Pollers, Recheck};
 use rpc::lock::Locking;
@@ -127,14 +128,25 @@ pub(super) fn ring(peer: CellId, doorbell: Doorbell) {
 pub fn at_tick() {
     let now = clock::now();
     outgoing::expire(now);
-    let Some(endpoint) = endpoint() else { return };
-    for peer in peers().iter() {
-        match endpoint.tend(peer, now, &lane(peer)) {
-            Ok(doorbell) => ring(peer, doorbell),
-            Err(error) => blame(peer, error),
-        }
-    }
+    tend_next(now);
     poll_all();
+}
+
+/// Tends the rings of one peer; each in its turn, one per tick, so that more cells do not make a
+/// tick longer.
+fn tend_next(now: Instant) {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let (Some(endpoint), peers) = (endpoint(), peers()) else {
+        return;
+    };
+    let turn = TURN.fetch_add(1, Ordering::Relaxed) % peers.len().max(1);
+    let Some(peer) = peers.iter().nth(turn) else {
+        return;
+    };
+    match endpoint.tend(peer, now, &lane(peer)) {
+        Ok(doorbell) => ring(peer, doorbell),
+        Err(error) => blame(peer, error),
+    }
 }
 
 /// Polls every live cell.

@@ -75,10 +75,14 @@ impl Surroundings<CELLS_MAX> for KernelSurroundings {
         Ok(())
     }
 
-    fn read_record(&mut self, cell: CellId) -> Result<RecordCopy<CELLS_MAX>, RecordError> {
+    fn read_record(
+        &mut self,
+        cell: CellId,
+        into: &mut RecordCopy<CELLS_MAX>,
+    ) -> Result<(), RecordError> {
         let reader = careful::reader_of_current(cell);
         let record = reader.public(RECOVERY_OFFSET);
-        RecordCopy::read(|first, words| {
+        into.read(|first, words| {
             let from = record.plus(first as u64 * size_of::<u64>() as u64);
             reader
                 .copy(from, words)

@@ -52,6 +52,8 @@ pub enum Priority {
 
 const PRIORITIES: usize = 4;
 
+const NEVER: Instant = Instant(u64::MAX);
+
 /// How a block ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wakeup {
@@ -119,6 +121,8 @@ pub struct Table {
     entries: [Entry; THREADS_MAX],
     queues: [Queue; PRIORITIES],
     ready_count: usize,
+    /// No blocked thread's instant comes sooner: most ticks look no further.
+    earliest: Instant,
 }
 
 impl Table {
@@ -133,6 +137,7 @@ impl Table {
                 }
             }; PRIORITIES],
             ready_count: 0,
+            earliest: NEVER,
         }
     }
 
@@ -192,12 +197,19 @@ impl Table {
 
     /// Wakes every thread whose instant came; how many.
     pub fn expire(&mut self, now: Instant) -> usize {
+        if now < self.earliest {
+            return 0;
+        }
         let mut woken = 0;
+        self.earliest = NEVER;
         for thread in (0..THREADS_MAX).filter_map(ThreadId::new) {
-            let state = self.entries[thread.index()].state;
-            if matches!(state, State::Blocked(Some(until)) if until <= now) {
-                self.unblock(thread, Wakeup::TimedOut);
-                woken += 1;
+            match self.entries[thread.index()].state {
+                State::Blocked(Some(until)) if until <= now => {
+                    self.unblock(thread, Wakeup::TimedOut);
+                    woken += 1;
+                }
+                State::Blocked(Some(until)) => self.earliest = self.earliest.min(until),
+                _ => {}
             }
         }
         woken
@@ -240,6 +252,7 @@ impl Table {
             return Some(thread);
         }
         entry.state = State::Blocked(until);
+        self.earliest = self.earliest.min(until.unwrap_or(NEVER));
         self.take()
     }
 

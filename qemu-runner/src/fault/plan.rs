@@ -113,6 +113,9 @@ pub fn parse_event(name: &str) -> std::result::Result<Event, String> {
 pub struct Plan {
     /// How long the cells work before the first fault.
     pub at: Duration,
+    /// Recoveries that the machine goes through beforehand. An emulator translates code when it
+    /// first runs, and nothing of agreement and recovery has run before the first death.
+    pub rehearsals: u32,
     /// The first fault.
     pub first: Strike,
     /// The second fault, timed by an event of the first.
@@ -127,6 +130,7 @@ impl Plan {
         let (at, bound) = (Duration::from_millis(500), Duration::from_secs(30));
         Self {
             at,
+            rehearsals: 0,
             first: strike,
             second: None,
             bound,

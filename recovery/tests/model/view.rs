@@ -102,14 +102,15 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
         Ok(())
     }
 
-    fn read_record(&mut self, cell: CellId) -> Result<RecordCopy<N>, RecordError> {
+    fn read_record(&mut self, cell: CellId, into: &mut RecordCopy<N>) -> Result<(), RecordError> {
         if self.hidden.contains(cell) {
             return Err(RecordError::Torn);
         }
         if self.other(cell).panicked {
             return Err(RecordError::Unreadable(ReadFailure::BusError));
         }
-        self.other(cell).record.ok_or(RecordError::Absent)
+        *into = self.other(cell).record.ok_or(RecordError::Absent)?;
+        Ok(())
     }
 
     fn progress(&mut self) -> u64 {
