@@ -108,7 +108,8 @@ hypercalls! {
     /// Takes the serial port over from an owner that is not live. No arguments.
     AdoptConsole = 16;
     /// Reports a bus error that the kernel itself took, for back ends in which the monitor does not
-    /// see it. Arguments: address, instruction pointer, [`BusErrorKind`].
+    /// see it. Arguments: address, instruction pointer, [`BusErrorKind`]. Value: the kind that it
+    /// really is; 0 if the tables allow the access by now, and it is to be tried again.
     ReportBusError = 17;
 }
 
@@ -156,7 +157,8 @@ impl Status {
 pub enum BusErrorKind {
     /// A store to a frame that the cell may not write.
     Write = 1,
-    /// A load from, or fetch of, memory that is absent for the cell.
+    /// A load from, or fetch of, memory that is absent for the cell; any access to memory that its
+    /// home cut off.
     Read = 2,
     /// A store to a frame that the cell may write, but whose home keeps the cell in quarantine: try
     /// again later.

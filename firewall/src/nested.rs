@@ -219,6 +219,26 @@ impl NestedTable {
         }
     }
 
+    /// Lets the cell load an absent frame, together with the large page around it if all of that is
+    /// absent. Everything else stays as it is: another CPU may have set it meanwhile.
+    pub fn reopen(&self, frame: Frame) {
+        let Some(directory) = self.directory_entry(frame) else {
+            return;
+        };
+        let open = |entry: &AtomicU64, bits: u64| {
+            entry
+                .compare_exchange(0, bits, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+        };
+        let large = frame.start().0 & !(LARGE_PAGE_SIZE - 1);
+        if open(directory, large | Access::Read.bits() | LARGE) {
+            return;
+        }
+        if let Some(entry) = self.small_leaf(frame) {
+            open(entry, frame.start().0 | Access::Read.bits());
+        }
+    }
+
     /// Whether the cell wrote `frame` since its access was last set. Only frames with an entry of
     /// their own are tracked; a large page says `false`, and no grant is ever made by one.
     pub fn is_written(&self, frame: Frame) -> bool {
@@ -401,6 +421,25 @@ mod tests {
         table.close();
         assert_eq!(table.root.entry(0).load(Ordering::SeqCst), 0);
         assert!(table.is_written(Frame(9)));
+    }
+
+    #[test]
+    fn only_what_is_absent_is_opened_again() {
+        let table = table(2);
+        table
+            .set_range(frames(512, 1024), Access::Absent)
+            .expect("no split needed");
+        table.reopen(Frame(700));
+        assert_eq!(table.access(Frame(512)), Access::Read);
+        assert_eq!(table.access(Frame(1023)), Access::Read);
+        assert_eq!(table.access(Frame(1024)), Access::Absent);
+        table.set(Frame(1030), Access::Write).expect("one split");
+        table.reopen(Frame(1030));
+        table.reopen(Frame(1031));
+        assert_eq!(table.access(Frame(1030)), Access::Write);
+        assert_eq!(table.access(Frame(1031)), Access::Read);
+        assert_eq!(table.access(Frame(1032)), Access::Absent);
+        table.reopen(Frame(GIB / PAGE_SIZE));
     }
 
     #[test]

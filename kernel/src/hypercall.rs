@@ -255,8 +255,8 @@ pub fn adopt_console() -> Result<(), HypercallError> {
     call(Hypercall::AdoptConsole, [0; 4]).map(drop)
 }
 
-/// Reports a bus error that this kernel took as a page fault. Returns what kind the monitor says it
-/// was, where it says.
+/// Reports a bus error that this kernel took as a page fault. Returns what the monitor says it was;
+/// `None` if the tables allow the access by now.
 ///
 /// # Errors
 /// `Unknown` where the monitor saw the access itself.

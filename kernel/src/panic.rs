@@ -105,7 +105,6 @@ pub fn stack_overflow(context: &Context) -> ! {
     )
 }
 
-/// Writes the epitaph and stops the cell.
 /// Ends a life that the other cells voted out, or that found itself crippled.
 pub fn voted_out() -> ! {
     let marker = 0u64;
@@ -125,10 +124,14 @@ pub fn voted_out() -> ! {
     stop(place, format_args!("{reason}"))
 }
 
+/// Cuts the cell's memory off, writes the epitaph and stops the cell.
 fn stop(place: Place, message: fmt::Arguments<'_>) -> ! {
     interrupts::disable();
     let is_first = !STOPPING.swap(true, Ordering::SeqCst);
     if let Some(own) = known().filter(|_| is_first) {
+        // First, so that nobody goes on computing with what a broken kernel holds, as the panic
+        // routine of Hive did by FLASH's memory cut-off. Where the monitor cannot, the vote ends it.
+        let _ = hypercall::cut_off();
         public_area::panicked();
         trace::record(Event::Panic, place.instruction, 0);
         write_epitaph(own, place, message);

@@ -5,29 +5,19 @@
 //! never written can be kept. Both set sizes are counted whatever the policy, so that the
 //! difference can be reported.
 //!
+//! Frames that were lent to the dead, or borrowed from it, need no judgement: their contents were
+//! the dead cell's own, or lay in its memory.
+//!
 //! # Not guaranteed
 //! Where the firewall's back end keeps no dirty bits, every granted frame counts as written.
 
 use cell::CellSet;
 use cell::parameters::Discard;
 
-/// How a frame is shared with other cells.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum FrameKind {
-    /// An own frame with own data, which others may have been granted.
-    Exported,
-    /// An own frame lent to another cell: its contents were the borrower's.
-    Loaned,
-    /// Another cell's frame, borrowed: it is gone with its home.
-    Borrowed,
-}
-
-/// What is known of a frame.
+/// What is known of an own frame with own data, which others may have been granted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrameFacts {
-    /// How it is shared.
-    pub kind: FrameKind,
-    /// Who may write it; for a borrowed frame: its home; for a loaned one: with the borrower.
+    /// Who may write it.
     pub writers: CellSet,
     /// Who wrote it since it was granted, as far as the back end can tell.
     pub written_by: CellSet,
@@ -60,11 +50,9 @@ impl DiscardCounts {
         let written = !frame.written_by.intersection(dead).is_empty();
         self.writable += u32::from(writable);
         self.written += u32::from(written);
-        let is_lost = match (frame.kind, policy) {
-            // The contents were the dead cell's own, or lie in its memory: nothing to keep under
-            // any policy.
-            (FrameKind::Loaned | FrameKind::Borrowed, _) | (_, Discard::Writable) => writable,
-            (FrameKind::Exported, Discard::Written) => written,
+        let is_lost = match policy {
+            Discard::Writable => writable,
+            Discard::Written => written,
         };
         if !is_lost {
             return Verdict::Keep;
@@ -82,9 +70,8 @@ mod tests {
     const DEAD: CellSet = CellSet(0b0010);
     const ALIVE: CellSet = CellSet(0b0100);
 
-    fn judge(kind: FrameKind, writers: CellSet, written_by: CellSet, policy: Discard) -> Verdict {
+    fn judge(writers: CellSet, written_by: CellSet, policy: Discard) -> Verdict {
         let frame = FrameFacts {
-            kind,
             writers,
             written_by,
         };
@@ -93,30 +80,11 @@ mod tests {
 
     #[test]
     fn a_granted_frame_that_was_not_written_is_kept_under_one_policy() {
-        let exported = FrameKind::Exported;
-        assert_eq!(
-            judge(exported, DEAD, CellSet::EMPTY, Discard::Written),
-            Verdict::Keep
-        );
-        assert_eq!(
-            judge(exported, DEAD, CellSet::EMPTY, Discard::Writable),
-            Verdict::Discard
-        );
-        assert_eq!(
-            judge(exported, DEAD, DEAD, Discard::Written),
-            Verdict::Discard
-        );
-    }
-
-    #[test]
-    fn what_was_lent_to_or_by_the_dead_is_gone_whoever_wrote_it() {
-        for kind in [FrameKind::Loaned, FrameKind::Borrowed] {
-            assert_eq!(
-                judge(kind, DEAD, CellSet::EMPTY, Discard::Written),
-                Verdict::Discard
-            );
-            assert_eq!(judge(kind, ALIVE, ALIVE, Discard::Written), Verdict::Keep);
-        }
+        let clean = CellSet::EMPTY;
+        assert_eq!(judge(DEAD, clean, Discard::Written), Verdict::Keep);
+        assert_eq!(judge(DEAD, clean, Discard::Writable), Verdict::Discard);
+        assert_eq!(judge(DEAD, DEAD, Discard::Written), Verdict::Discard);
+        assert_eq!(judge(ALIVE, ALIVE, Discard::Writable), Verdict::Keep);
     }
 
     proptest! {
@@ -128,7 +96,7 @@ mod tests {
             for (writers, written) in frames {
                 let writers = CellSet(writers);
                 let written_by = CellSet(written).intersection(writers);
-                let frame = FrameFacts { kind: FrameKind::Exported, writers, written_by };
+                let frame = FrameFacts { writers, written_by };
                 let verdict = by_writable.judge(frame, DEAD, Discard::Writable);
                 by_written.judge(frame, DEAD, Discard::Written);
                 prop_assert_eq!(

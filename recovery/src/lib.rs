@@ -53,7 +53,7 @@ pub mod surroundings;
 pub mod timing;
 pub mod watch;
 
-pub use discard::{DiscardCounts, FrameFacts, FrameKind, Verdict};
+pub use discard::{DiscardCounts, FrameFacts, Verdict};
 pub use hint::{Hint, HintBox, HintReason};
 pub use machine::{CellRecovery, Pace, Recovery, Start};
 pub use patience::Patience;

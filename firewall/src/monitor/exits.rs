@@ -13,31 +13,16 @@ use core::time::Duration;
 
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
-use cell::{Incarnation, Instant, PhysicalAddress};
+use cell::{Incarnation, Instant};
 
+use super::denials::{self, Denial, Judgement};
 use super::hypercalls::{self, After, Reply, Request};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life, reach};
-use crate::hypercall::{BusError, BusErrorKind};
-use crate::nested::Access;
+use super::{fence, life};
+use crate::hypercall::BusError;
 
 /// For how long NMIs are expected that belong to kicks which were answered already.
 pub const ECHO_SPAN: Duration = Duration::from_millis(200);
-
-/// An access that the tables or maps did not let through.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Denial {
-    /// A load from, or fetch of, this address.
-    Read(PhysicalAddress),
-    /// A store to this address.
-    Write(PhysicalAddress),
-    /// An I/O port.
-    Port(u16),
-    /// A model-specific register.
-    Register(u32),
-    /// An instruction that is the monitor's alone; the number is the back end's exit code.
-    Instruction(u64),
-}
 
 /// Why a CPU left its cell, in neutral words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +82,10 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
         Exit::Denied {
             denial,
             instruction,
-        } => judge_denial(monitor, cpu, denial, instruction),
+        } => match denials::judge(monitor, cpu, denial, instruction) {
+            Judgement::Again => Verdict::Resume,
+            Judgement::BusError(error) => Verdict::BusError(error),
+        },
         Exit::Fatal {
             kind,
             detail,
@@ -135,66 +123,4 @@ fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
         [cpu.id.index() as u64, cpu.cell.index() as u64],
     );
     Verdict::Nmi
-}
-
-fn judge_denial(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -> Verdict {
-    if is_stale(monitor, cpu, denial) {
-        return Verdict::Resume;
-    }
-    let (kind, evidence, address) = match denial {
-        Denial::Write(address) if is_granted(monitor, cpu, address) => {
-            if !is_quarantined(monitor, cpu, address) {
-                // Between a grant, or the end of a quarantine, and its arrival in the table.
-                return Verdict::Resume;
-            }
-            let kind = BusErrorKind::Quarantined as u64;
-            return Verdict::BusError(BusError {
-                address: address.0,
-                kind,
-            });
-        }
-        Denial::Write(address) => (BusErrorKind::Write, EvidenceKind::WriteDenied, address.0),
-        Denial::Read(address) => (BusErrorKind::Read, EvidenceKind::ReadDenied, address.0),
-        Denial::Port(port) => (
-            BusErrorKind::Port,
-            EvidenceKind::PortDenied,
-            u64::from(port),
-        ),
-        Denial::Register(register) => (
-            BusErrorKind::Msr,
-            EvidenceKind::MsrDenied,
-            u64::from(register),
-        ),
-        Denial::Instruction(code) => (BusErrorKind::Msr, EvidenceKind::InstructionDenied, code),
-    };
-    fence::publish(monitor, cpu, evidence, address, instruction);
-    Verdict::BusError(BusError {
-        address,
-        kind: kind as u64,
-    })
-}
-
-/// Whether the tables allow by now what the processor denied: a grant came meanwhile, or the
-/// processor held an older entry, or the serial port changed hands.
-fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
-    let access = |address: PhysicalAddress| monitor.nested(cpu.cell).access(address.frame());
-    match denial {
-        Denial::Write(address) => matches!(access(address), Access::Write | Access::Own),
-        Denial::Read(_) | Denial::Register(_) | Denial::Instruction(_) => false,
-        Denial::Port(port) => {
-            monitor.machine.uart_owner.load(Ordering::SeqCst) == cpu.cell.index() as u32
-                && crate::machine::svm::UART_PORTS.contains(&port)
-                && !cpu.had_uart.load(Ordering::Relaxed)
-        }
-    }
-}
-
-fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
-    let writers = monitor.table.writers(address.frame());
-    writers.contains(cpu.cell)
-}
-
-fn is_quarantined(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
-    let home = monitor.table.homes().of(address.frame());
-    home.is_some_and(|home| reach::is_quarantined(monitor, home, cpu.cell))
 }

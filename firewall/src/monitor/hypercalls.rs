@@ -5,11 +5,14 @@ use core::sync::atomic::Ordering;
 use cell::machine::{CellState, CpuState, EvidenceKind};
 use cell::membership::VoteError;
 use cell::trace::Event;
-use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation};
+use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddress};
 
+use super::denials::{self, Denial, Judgement};
 use super::state::{Monitor, PerCpu};
 use super::{fence, life, reach};
-use crate::hypercall::{FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE};
+use crate::hypercall::{
+    BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE,
+};
 use crate::machine::lapic::{self, Command};
 
 /// Doorbells that a cell may ring in [`DOORBELL_WINDOW_NANOSECONDS`]; beyond that, its peers find
@@ -333,11 +336,14 @@ fn report_bus_error(monitor: &Monitor, cpu: &PerCpu, address: u64, rip: u64, kin
     if monitor.back_end.sees_bus_errors() {
         return Status::BadArgument.into();
     }
-    let kind = if kind == crate::hypercall::BusErrorKind::Write as u64 {
-        EvidenceKind::WriteDenied
+    let address = PhysicalAddress(address);
+    let denial = if kind == BusErrorKind::Write as u64 {
+        Denial::Write(address)
     } else {
-        EvidenceKind::ReadDenied
+        Denial::Read(address)
     };
-    fence::publish(monitor, cpu, kind, address, rip);
-    Reply::ok(0)
+    match denials::judge(monitor, cpu, denial, rip) {
+        Judgement::Again => Reply::ok(0),
+        Judgement::BusError(error) => Reply::ok(error.kind),
+    }
 }

@@ -8,6 +8,7 @@
 //! | [`state`] | the monitor's data, and the seams to the back end and to the loader |
 //! | [`hypercalls`] | answers the cells |
 //! | [`exits`] | judges what a cell did that it could not do alone |
+//! | [`denials`] | what a denied access was: a misdeed, a matter of time, or the end of its target |
 //! | [`reach`] | what a cell can reach: its nested table at the start of a life, grants, quarantine, cut-off |
 //! | [`fence`] | kicks, expulsion, and when a revoked right is really gone |
 //! | [`life`] | a CPU between lives: parked, loading, starting |
@@ -19,6 +20,7 @@
 //! 3. The global interrupt flag is clear, except where `svm::enter` and `svm::park` open it for one
 //!    instruction.
 
+pub mod denials;
 pub mod exits;
 pub mod fence;
 pub mod hypercalls;
@@ -26,5 +28,6 @@ pub mod life;
 pub mod reach;
 pub mod state;
 
-pub use exits::{Denial, Exit, Verdict};
+pub use denials::Denial;
+pub use exits::{Exit, Verdict};
 pub use state::{BackEnd, CellControl, LoadError, Loader, Monitor, PerCpu, STACK_BYTES, Start};

@@ -15,7 +15,7 @@ use core::sync::atomic::Ordering;
 
 use cell::address::PAGE_SIZE;
 use cell::public::PUBLIC_SIZE;
-use cell::{CellId, CellSet, Frame, FrameRange};
+use cell::{CellId, CellSet, Frame, FrameRange, PhysicalAddress};
 
 use super::state::Monitor;
 use crate::machine::lapic::LAPIC_BASE;
@@ -171,6 +171,34 @@ pub(crate) fn cut_off(monitor: &Monitor, home: CellId) -> Result<(), Exhausted> 
         outcome = outcome.and(done);
     }
     outcome
+}
+
+/// Lets `cell` load memory again whose home cut it off in an earlier life. Not at once for everybody
+/// when the home begins a new life, for the tables of cells that begin theirs at the same time are
+/// in the making; so when it is missed. Returns whether that was the matter.
+pub(crate) fn reopen(monitor: &Monitor, cell: CellId, frame: Frame) -> bool {
+    let Some(home) = monitor.table.homes().of(frame) else {
+        return false;
+    };
+    let nested = monitor.nested(cell);
+    let is_cut_off = || monitor.machine.cell(home).cut_off.load(Ordering::SeqCst) != 0;
+    if home == cell || is_cut_off() || nested.access(frame) != Access::Absent {
+        return false;
+    }
+    nested.reopen(frame);
+    if is_cut_off() {
+        // The home did so again in between, and may have passed this entry before it was opened.
+        let stretch = private_part(monitor.machine.cell(home).region);
+        let _ = nested.set_range(stretch, Access::Absent);
+    }
+    true
+}
+
+/// Whether `address` lies in memory that its home, another cell, cut off.
+pub(crate) fn is_cut_off(monitor: &Monitor, cell: CellId, address: PhysicalAddress) -> bool {
+    let is_over = |home| monitor.machine.cell(home).cut_off.load(Ordering::SeqCst) != 0;
+    let home = monitor.table.homes().of(address.frame());
+    home.is_some_and(|home| home != cell && is_over(home))
 }
 
 fn private_part(region: FrameRange) -> FrameRange {

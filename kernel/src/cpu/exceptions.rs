@@ -72,25 +72,25 @@ fn page_fault(context: &mut Context) {
     } else {
         BusErrorKind::Write
     };
-    let kind = refine(physical, context.rip, kind);
-    land_or_stop(
-        context,
-        BusError {
-            address: physical.0,
-            kind: kind as u64,
-        },
-    );
+    // Otherwise the instruction is tried again: the fault dropped the outdated translation.
+    if let Some(kind) = refine(physical, context.rip, kind) {
+        land_or_stop(
+            context,
+            BusError {
+                address: physical.0,
+                kind: kind as u64,
+            },
+        );
+    }
 }
 
-/// Reports a bus error where the monitor did not see it, and takes its word for what it was.
-fn refine(address: PhysicalAddress, instruction: u64, kind: BusErrorKind) -> BusErrorKind {
+/// Reports a bus error where the monitor did not see it, and takes its word for what it was; `None`
+/// if it is none any more.
+fn refine(address: PhysicalAddress, instruction: u64, kind: BusErrorKind) -> Option<BusErrorKind> {
     if hypercall::by_vmmcall() {
-        return kind;
+        return Some(kind);
     }
-    hypercall::report_bus_error(address, instruction, kind)
-        .ok()
-        .flatten()
-        .unwrap_or(kind)
+    hypercall::report_bus_error(address, instruction, kind).unwrap_or(Some(kind))
 }
 
 fn land_or_stop(context: &mut Context, error: BusError) {

@@ -24,7 +24,7 @@
 
 use cell::parameters::Discard;
 use cell::{CellId, CellSet, Frame, Incarnation};
-use recovery::DiscardCounts;
+use recovery::{DiscardCounts, FrameFacts, Verdict};
 
 use rpc::operation::Access;
 
@@ -288,8 +288,13 @@ impl Page {
             return;
         }
         let frames = single(self.frame);
-        let written =
-            !drying.is_empty() || granted.iter().any(|cell| firewall.written(frames, cell));
+        let wrote = granted
+            .iter()
+            .filter(|&cell| firewall.written(frames, cell));
+        let facts = FrameFacts {
+            writers: granted.union(drying),
+            written_by: wrote.collect::<CellSet>().union(drying),
+        };
         // An expelled cell's grants mean nothing to the monitor any more, so a refusal here is no
         // danger; the cell counts as draining until the fence holds either way.
         for cell in granted.iter() {
@@ -300,10 +305,7 @@ impl Page {
         if self.state == PageState::Discarded {
             return;
         }
-        counts.writable += 1;
-        counts.written += u32::from(written);
-        if written || policy == Discard::Writable {
-            counts.discarded += 1;
+        if counts.judge(facts, gone, policy) == Verdict::Discard {
             self.discard(firewall);
         }
     }

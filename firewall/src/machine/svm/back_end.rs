@@ -16,9 +16,9 @@ use super::permissions::{PortMap, RegisterMap};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
 use crate::hypercall::{BUS_ERROR_CODE, BusError, VECTOR_BUS_ERROR};
 use crate::machine::lapic::Command;
-use crate::monitor::exits::{self, Denial, Exit, Verdict};
+use crate::monitor::exits::{self, Exit, Verdict};
 use crate::monitor::hypercalls::{Reply, Request};
-use crate::monitor::{BackEnd, Monitor, PerCpu, Start, fence, life};
+use crate::monitor::{BackEnd, Denial, Monitor, PerCpu, Start, fence, life};
 
 const MSR_VM_CR: u32 = 0xc001_0114;
 const MSR_HOST_SAVE: u32 = 0xc001_0117;

@@ -1,0 +1,106 @@
+//! What a denied access was: somebody's misdeed, a matter of time, or the end of its target.
+//!
+//! Every denial ends in a bus error or in another try. Only an access that no healthy kernel makes
+//! is evidence; a store that a home holds up, and an access to memory that its home cut off, are
+//! not the accessing cell's fault.
+
+use core::sync::atomic::Ordering;
+
+use cell::PhysicalAddress;
+use cell::machine::EvidenceKind;
+
+use super::state::{Monitor, PerCpu};
+use super::{fence, reach};
+use crate::hypercall::{BusError, BusErrorKind};
+use crate::nested::Access;
+
+/// An access that the tables or maps did not let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denial {
+    /// A load from, or fetch of, this address.
+    Read(PhysicalAddress),
+    /// A store to this address.
+    Write(PhysicalAddress),
+    /// An I/O port.
+    Port(u16),
+    /// A model-specific register.
+    Register(u32),
+    /// An instruction that is the monitor's alone; the number is the back end's exit code.
+    Instruction(u64),
+}
+
+/// What comes of a denied access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judgement {
+    /// The tables allow it by now: the instruction is tried again.
+    Again,
+    /// The instruction ends in a bus error.
+    BusError(BusError),
+}
+
+/// Judges an access of the instruction at `instruction`, and publishes evidence if it is any.
+pub fn judge(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -> Judgement {
+    if is_stale(monitor, cpu, denial) {
+        return Judgement::Again;
+    }
+    let (evidence, error) = match denial {
+        Denial::Read(address) | Denial::Write(address)
+            if reach::is_cut_off(monitor, cpu.cell, address) =>
+        {
+            return bus_error(BusErrorKind::Read, address.0);
+        }
+        Denial::Write(address) if is_granted(monitor, cpu, address) => {
+            if !is_quarantined(monitor, cpu, address) {
+                // Between a grant, or the end of a quarantine, and its arrival in the table.
+                return Judgement::Again;
+            }
+            return bus_error(BusErrorKind::Quarantined, address.0);
+        }
+        Denial::Write(address) => (EvidenceKind::WriteDenied, (BusErrorKind::Write, address.0)),
+        Denial::Read(address) => (EvidenceKind::ReadDenied, (BusErrorKind::Read, address.0)),
+        Denial::Port(port) => (
+            EvidenceKind::PortDenied,
+            (BusErrorKind::Port, u64::from(port)),
+        ),
+        Denial::Register(register) => (
+            EvidenceKind::MsrDenied,
+            (BusErrorKind::Msr, u64::from(register)),
+        ),
+        Denial::Instruction(code) => (EvidenceKind::InstructionDenied, (BusErrorKind::Msr, code)),
+    };
+    let (kind, address) = error;
+    fence::publish(monitor, cpu, evidence, address, instruction);
+    bus_error(kind, address)
+}
+
+const fn bus_error(kind: BusErrorKind, address: u64) -> Judgement {
+    let kind = kind as u64;
+    Judgement::BusError(BusError { address, kind })
+}
+
+/// Whether the tables allow by now what the processor denied: a grant came meanwhile, or the
+/// processor held an older entry, the home came back after it had cut its memory off, or the serial
+/// port changed hands.
+fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
+    let access = |address: PhysicalAddress| monitor.nested(cpu.cell).access(address.frame());
+    match denial {
+        Denial::Write(address) => matches!(access(address), Access::Write | Access::Own),
+        Denial::Read(address) => reach::reopen(monitor, cpu.cell, address.frame()),
+        Denial::Register(_) | Denial::Instruction(_) => false,
+        Denial::Port(port) => {
+            monitor.machine.uart_owner.load(Ordering::SeqCst) == cpu.cell.index() as u32
+                && crate::machine::svm::UART_PORTS.contains(&port)
+                && !cpu.had_uart.load(Ordering::Relaxed)
+        }
+    }
+}
+
+fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
+    let writers = monitor.table.writers(address.frame());
+    writers.contains(cpu.cell)
+}
+
+fn is_quarantined(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
+    let home = monitor.table.homes().of(address.frame());
+    home.is_some_and(|home| reach::is_quarantined(monitor, home, cpu.cell))
+}
