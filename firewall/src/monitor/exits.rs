@@ -4,25 +4,21 @@
 //! [`Verdict`].
 //!
 //! # Not guaranteed
-//! Two kicks in short succession can come as one NMI or as two. So that the second is not taken for
-//! somebody else's, as many NMIs as kicks are expected for [`ECHO_SPAN`]; a stray one in that time
-//! may be taken for a kick's.
+//! Two kicks in short succession can come as one NMI or as two. So an NMI that no kick explains is
+//! taken for the echo of the last one until the guest has left for another reason, which it does
+//! at its next tick; a stray one in that time, or one that comes together with a kick, is not seen.
 
 use core::sync::atomic::Ordering;
-use core::time::Duration;
 
+use cell::Incarnation;
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
-use cell::{Incarnation, Instant};
 
 use super::denials::{self, Denial, Judgement};
 use super::hypercalls::{self, After, Reply, Request};
 use super::state::{Monitor, PerCpu};
 use super::{fence, life};
 use crate::hypercall::BusError;
-
-/// For how long NMIs are expected that belong to kicks which were answered already.
-pub const ECHO_SPAN: Duration = Duration::from_millis(200);
 
 /// Why a CPU left its cell, in neutral words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +67,9 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
         .cpu(cpu.id)
         .exits
         .fetch_add(1, Ordering::Relaxed);
+    if exit != Exit::Nmi {
+        fence::note_other_exit(cpu);
+    }
     match exit {
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),
@@ -108,13 +107,13 @@ fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
-    let is_kick = fence::answer_kicks(monitor, cpu);
-    let answered_at = Instant(cpu.kick_answered_at.load(Ordering::Relaxed));
-    let expected = cpu.nmis_expected.load(Ordering::Relaxed);
-    let is_echo = expected > 0 && monitor.now().since(answered_at) < ECHO_SPAN;
-    cpu.nmis_expected
-        .store(expected.saturating_sub(1), Ordering::Relaxed);
-    if is_kick || is_echo {
+    let is_sent = cpu.all_kicks_sent.load(Ordering::Relaxed);
+    if fence::answer_kicks(monitor, cpu) {
+        return Verdict::Resume;
+    }
+    if cpu.is_echo_possible.load(Ordering::Relaxed) {
+        // With nothing on its way any more, this was the last one.
+        cpu.is_echo_possible.store(!is_sent, Ordering::Relaxed);
         return Verdict::Resume;
     }
     monitor.trace(

@@ -40,22 +40,30 @@ pub(crate) fn kick(monitor: &Monitor, cpu: &PerCpu) {
     if entry.state() != CpuState::Absent {
         lapic::send(cpu.apic_id, monitor.back_end.kick_command());
     }
+    cpu.kicks_sent.fetch_add(1, Ordering::SeqCst);
 }
 
 /// Called by a CPU that is in the monitor and will drop its translations before it enters a guest:
 /// answers all kicks so far. Returns whether there was one that it had not answered.
 pub(crate) fn answer_kicks(monitor: &Monitor, cpu: &PerCpu) -> bool {
     let entry = monitor.machine.cpu(cpu.id);
+    // Sent before made: were it the other way round, one made in between could count as sent.
+    let sent = cpu.kicks_sent.load(Ordering::SeqCst);
     let kicks = entry.kicks.load(Ordering::SeqCst);
-    let seen = entry.kicks_seen.swap(kicks, Ordering::SeqCst);
-    let answered = kicks.wrapping_sub(seen) as u32;
-    if answered > 0 {
-        // Each kick was, or is about to be, followed by its NMI.
-        cpu.nmis_expected.fetch_add(answered, Ordering::Relaxed);
-        cpu.kick_answered_at
-            .store(monitor.now().0, Ordering::Relaxed);
+    let is_new = entry.kicks_seen.swap(kicks, Ordering::SeqCst) != kicks;
+    cpu.all_kicks_sent.store(sent == kicks, Ordering::Relaxed);
+    if is_new {
+        cpu.is_echo_possible.store(true, Ordering::Relaxed);
     }
-    answered > 0
+    is_new
+}
+
+/// Notes that the guest ran and left for another reason than an NMI: what had been sent before it
+/// was entered has come by now.
+pub(crate) fn note_other_exit(cpu: &PerCpu) {
+    if cpu.all_kicks_sent.load(Ordering::Relaxed) {
+        cpu.is_echo_possible.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Whether nothing that was taken from `cell` before can still be used.

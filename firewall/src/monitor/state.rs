@@ -151,10 +151,13 @@ pub struct PerCpu {
     pub order: StartOrder,
     /// When an INIT was sent to make the CPU come back, in nanoseconds; 0 for none under way.
     pub init_sent_at: AtomicU64,
-    /// When the CPU last answered a kick, in nanoseconds.
-    pub kick_answered_at: AtomicU64,
-    /// NMIs of answered kicks that may still come.
-    pub nmis_expected: AtomicU32,
+    /// Kicks of this CPU whose NMI was sent.
+    pub kicks_sent: AtomicU64,
+    /// Whether every kick so far had been sent when the CPU last looked: what was sent by then comes
+    /// before the next guest instruction.
+    pub all_kicks_sent: AtomicBool,
+    /// Whether an NMI may still come that belongs to a kick which was answered already.
+    pub is_echo_possible: AtomicBool,
     /// Whether the CPU was last entered with the serial port open to it.
     pub had_uart: AtomicBool,
     /// The SVM back end's own.
@@ -194,8 +197,9 @@ impl PerCpu {
                 argument: AtomicU64::new(0),
             },
             init_sent_at: AtomicU64::new(0),
-            kick_answered_at: AtomicU64::new(0),
-            nmis_expected: AtomicU32::new(0),
+            kicks_sent: AtomicU64::new(0),
+            all_kicks_sent: AtomicBool::new(true),
+            is_echo_possible: AtomicBool::new(false),
             had_uart: AtomicBool::new(false),
             area: UnsafeCell::new(SvmArea::new()),
             paging: PagingArea::new(),
