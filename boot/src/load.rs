@@ -200,10 +200,10 @@ impl KernelLoader {
         self.map_image(plan, directory);
         let window = match self.back_end {
             BackEnd::Npt => self.own_window(&mut pages),
-            BackEnd::Paging => self.nested[cell.index()].branch(),
+            BackEnd::Paging | BackEnd::Off => self.nested[cell.index()].branch(),
         };
         set(root, WINDOW_SLOT, window);
-        if self.back_end == BackEnd::Paging {
+        if self.back_end != BackEnd::Npt {
             map_hypercall_entry(&mut pages, root);
         }
         root

@@ -247,7 +247,8 @@ impl Builder<'_> {
         match (self.parameters.firewall, svm::is_supported()) {
             (Firewall::Npt | Firewall::Auto, Ok(())) => Ok(&svm::SvmBackEnd),
             (Firewall::Npt, Err(reason)) => Err(Refusal::BackEnd(reason)),
-            (Firewall::Paging, _) | (Firewall::Auto, Err(_)) => Ok(&PagingBackEnd),
+            (Firewall::Paging, _) | (Firewall::Auto, Err(_)) => Ok(&PagingBackEnd::ENFORCING),
+            (Firewall::Off, _) => Ok(&PagingBackEnd::OFF),
         }
     }
 

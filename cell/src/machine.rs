@@ -37,6 +37,8 @@ pub enum BackEnd {
     Npt = 1,
     /// Page tables that the monitor write-protects; weaker, no virtualization.
     Paging = 2,
+    /// Not at all: page tables in which every cell may write what all of them have.
+    Off = 3,
 }
 
 impl BackEnd {
@@ -45,6 +47,7 @@ impl BackEnd {
         match raw {
             1 => Some(Self::Npt),
             2 => Some(Self::Paging),
+            3 => Some(Self::Off),
             _ => None,
         }
     }
@@ -54,6 +57,7 @@ impl BackEnd {
         match self {
             Self::Npt => "npt",
             Self::Paging => "paging",
+            Self::Off => "off",
         }
     }
 }

@@ -17,6 +17,8 @@ pub enum Firewall {
     Npt,
     /// Page tables only.
     Paging,
+    /// Nothing is enforced; to measure what enforcing costs, and to see what it is for.
+    Off,
 }
 
 /// Which of the dead cell's pages are discarded.
@@ -44,7 +46,7 @@ impl Discard {
 pub struct Parameters {
     /// `cells=`: how many cells, 1 to 64.
     pub cells: usize,
-    /// `firewall=auto|npt|paging`.
+    /// `firewall=auto|npt|paging|off`.
     pub firewall: Firewall,
     /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
     pub settings: Settings,
@@ -73,7 +75,7 @@ impl Parameters {
         ("cells", "1 to 64: how many cells"),
         (
             "firewall",
-            "auto, npt or paging: how the firewall is enforced",
+            "auto, npt, paging or off: how the firewall is enforced",
         ),
         ("tick", "250 to 10000: microseconds between timer ticks"),
         (
@@ -137,6 +139,7 @@ impl Parameters {
                     "auto" => Firewall::Auto,
                     "npt" => Firewall::Npt,
                     "paging" => Firewall::Paging,
+                    "off" => Firewall::Off,
                     _ => return None,
                 }
             }

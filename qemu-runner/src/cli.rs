@@ -60,7 +60,7 @@ pub struct MachineArguments {
     #[arg(long, default_value = "512M", value_parser = parse_size)]
     pub memory: u64,
     /// How the firewall is enforced.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "npt", "paging"])]
+    #[arg(long, default_value = "auto", value_parser = ["auto", "npt", "paging", "off"])]
     pub firewall: String,
     /// More boot parameters, such as "tick=1000 discard=writable".
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -64,7 +64,12 @@ fn cpus_that_do_not_divide_evenly_are_all_used() {
 
 #[test]
 fn the_best_back_end_is_chosen_and_another_can_be_asked_for() {
-    for (firewall, expected) in [("auto", BackEnd::Npt), ("paging", BackEnd::Paging)] {
+    let asked = [
+        ("auto", BackEnd::Npt),
+        ("paging", BackEnd::Paging),
+        ("off", BackEnd::Off),
+    ];
+    for (firewall, expected) in asked {
         let machine = Machine {
             firewall: firewall.into(),
             ..Machine::default()

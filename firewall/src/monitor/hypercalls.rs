@@ -99,7 +99,9 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
         }),
         Hypercall::Revoke => on_frames(monitor, cpu, arguments, |frames, cell| {
             reach::revoke(monitor, frames, cell);
-            fence::kick_cell(monitor, cpu, cell);
+            if monitor.back_end.is_enforcing() {
+                fence::kick_cell(monitor, cpu, cell);
+            }
             Reply::ok(0)
         }),
         Hypercall::Drained => on_cell(monitor, first, |cell| drained(monitor, cell)),

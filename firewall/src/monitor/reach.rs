@@ -32,7 +32,7 @@ pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhauste
     nested.reset();
     for other in monitor.machine.all_cells().without(cell).iter() {
         let entry = monitor.machine.cell(other);
-        nested.set_range(entry.region, Access::Read)?;
+        nested.set_range(entry.region, ungranted(monitor))?;
         if entry.cut_off.load(Ordering::SeqCst) != 0 {
             nested.set_range(private_part(entry.region), Access::Absent)?;
         }
@@ -46,12 +46,21 @@ pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhauste
     Ok(())
 }
 
+/// What a cell may do with the memory of another that granted it nothing.
+fn ungranted(monitor: &Monitor) -> Access {
+    if monitor.back_end.is_enforcing() {
+        Access::Read
+    } else {
+        Access::Write
+    }
+}
+
 /// Forgets what `cell` granted and what was granted to it, in writer sets and tables.
 fn forget_grants(monitor: &Monitor, cell: CellId) {
     let home = monitor.machine.cell(cell).region;
     for frame in home.iter() {
         for writer in monitor.table.writers(frame).iter() {
-            monitor.nested(writer).write_protect(frame);
+            write_protect(monitor, writer, frame);
         }
     }
     monitor.table.forget_grants_of(cell);
@@ -82,7 +91,7 @@ pub(crate) fn grant(
     writer: CellId,
 ) -> Result<(), Exhausted> {
     let nested = monitor.nested(writer);
-    for frame in frames.iter() {
+    for frame in frames.iter().filter(|_| monitor.back_end.is_enforcing()) {
         // A set that is in force already keeps its record of what was written.
         if monitor.table.writers(frame).contains(writer) {
             continue;
@@ -111,6 +120,12 @@ pub(crate) fn grant(
 pub(crate) fn revoke(monitor: &Monitor, frames: FrameRange, writer: CellId) {
     monitor.table.revoke(frames, writer);
     for frame in frames.iter() {
+        write_protect(monitor, writer, frame);
+    }
+}
+
+fn write_protect(monitor: &Monitor, writer: CellId, frame: Frame) {
+    if monitor.back_end.is_enforcing() {
         monitor.nested(writer).write_protect(frame);
     }
 }
@@ -134,7 +149,7 @@ pub(crate) fn quarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
         .quarantined_by
         .fetch_or(CellSet::only(home).0, Ordering::SeqCst);
     for frame in monitor.table.granted(home, suspect) {
-        monitor.nested(suspect).write_protect(frame);
+        write_protect(monitor, suspect, frame);
     }
 }
 

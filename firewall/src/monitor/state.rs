@@ -75,6 +75,9 @@ pub trait BackEnd: Sync {
     /// Which one.
     fn kind(&self) -> machine::BackEnd;
 
+    /// Whether a store needs a grant. Where it does not, grants change writer sets and no tables.
+    fn is_enforcing(&self) -> bool;
+
     /// Whether its tables record which frames were written.
     fn keeps_dirty_bits(&self) -> bool;
 

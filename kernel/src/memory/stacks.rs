@@ -56,7 +56,7 @@ impl Stack {
 pub fn allocate(bytes: u64) -> Option<Stack> {
     match own().back_end {
         BackEnd::Npt => map(bytes),
-        BackEnd::Paging => {
+        BackEnd::Paging | BackEnd::Off => {
             let row = pool::allocate_row(bytes / PAGE_SIZE, 1, FrameUse::Kernel)?;
             let bottom = window::pointer::<u8>(row.start.start()).addr() as u64;
             Some(Stack {

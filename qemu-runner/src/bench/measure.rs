@@ -29,8 +29,18 @@ const ATTEMPTS: usize = 3;
 /// Boot parameters with which operations are measured: no work beside them, and no alarm because of
 /// them.
 const QUIET: [(&str, &str); 2] = [("workers=", " workers=0"), ("hint=", " hint=1000")];
+/// Boot parameters with which work is counted: workers that never rest, and a patience that lets them
+/// have every CPU.
+const BUSY: [(&str, &str); 4] = [
+    ("rest=", " rest=0"),
+    ("hint=", " hint=500"),
+    ("probe=", " probe=2000"),
+    ("call=", " call=2000"),
+];
 /// Where the monitor's source lies.
 const MONITOR_SOURCES: [&str; 2] = ["boot/src", "firewall/src"];
+/// How the firewall is enforced while work is counted.
+const WORK_BACK_ENDS: [&str; 3] = ["npt", "paging", "off"];
 
 /// Everything that was measured.
 #[derive(Debug, Default)]
@@ -82,8 +92,8 @@ pub fn measure(
         step("operations", &mut costs, &|costs, progress| {
             operations(launch, costs, progress)
         })?;
-        // Taken in turns, so that a change of the host's load meets both.
-        for back_end in ["npt", "paging"] {
+        // Taken in turns, so that a change of the host's load meets all.
+        for back_end in WORK_BACK_ENDS {
             step(
                 &format!("work, {back_end}"),
                 &mut costs,
@@ -147,12 +157,7 @@ fn lives(session: &Session) -> Result<Vec<u32>> {
 }
 
 fn operations(launch: &Launch, costs: &mut Costs, progress: &mut Progress) -> Result<()> {
-    let mut launch = launch.clone();
-    for (key, word) in QUIET {
-        if !launch.machine.append.contains(key) {
-            launch.machine.append.push_str(word);
-        }
-    }
+    let launch = with_parameters(launch, &QUIET);
     let results = undisturbed(&launch, costs, progress, |session| {
         record::run(session.qemu.memory(), session.machine.public(0))
     })?;
@@ -177,7 +182,7 @@ fn work(
     costs: &mut Costs,
     progress: &mut Progress,
 ) -> Result<()> {
-    let mut launch = launch.clone();
+    let mut launch = with_parameters(launch, &BUSY);
     launch.machine.firewall = back_end.into();
     let rate = undisturbed(&launch, costs, progress, |session| {
         let (before, started) = (verified(session)?, Instant::now());
@@ -194,6 +199,17 @@ fn work(
         .or_default()
         .push(rate);
     Ok(())
+}
+
+/// A launch with more boot parameters, where the user gave none of the kind.
+fn with_parameters(launch: &Launch, parameters: &[(&str, &str)]) -> Launch {
+    let mut launch = launch.clone();
+    for (key, word) in parameters {
+        if !launch.machine.append.contains(key) {
+            launch.machine.append.push_str(word);
+        }
+    }
+    launch
 }
 
 /// Operations that the workers of all cells have finished.

@@ -39,15 +39,32 @@ impl PagingArea {
 
 /// The paging back end.
 #[derive(Debug)]
-pub struct PagingBackEnd;
+pub struct PagingBackEnd {
+    kind: machine::BackEnd,
+}
+
+impl PagingBackEnd {
+    /// Write-protects what was not granted.
+    pub const ENFORCING: Self = Self {
+        kind: machine::BackEnd::Paging,
+    };
+    /// Protects the monitor only; to measure what the firewall costs, and to see what it is for.
+    pub const OFF: Self = Self {
+        kind: machine::BackEnd::Off,
+    };
+}
 
 impl BackEnd for PagingBackEnd {
     fn kind(&self) -> machine::BackEnd {
-        machine::BackEnd::Paging
+        self.kind
+    }
+
+    fn is_enforcing(&self) -> bool {
+        self.kind != machine::BackEnd::Off
     }
 
     fn keeps_dirty_bits(&self) -> bool {
-        true
+        self.is_enforcing()
     }
 
     fn sees_bus_errors(&self) -> bool {

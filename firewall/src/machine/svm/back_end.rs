@@ -96,6 +96,10 @@ impl BackEnd for SvmBackEnd {
         machine::BackEnd::Npt
     }
 
+    fn is_enforcing(&self) -> bool {
+        true
+    }
+
     fn keeps_dirty_bits(&self) -> bool {
         true
     }
