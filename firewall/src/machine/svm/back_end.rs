@@ -11,7 +11,7 @@ use cell::machine::{self, EvidenceKind};
 use cell::{CellId, PhysicalAddress};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
-use super::enter::{GuestRegisters, enter};
+use super::enter::{GuestRegisters, enter, load_rest};
 use super::permissions::{PortMap, RegisterMap};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
 use crate::hypercall::{BUS_ERROR_CODE, BusError, VECTOR_BUS_ERROR};
@@ -139,6 +139,8 @@ impl BackEnd for SvmBackEnd {
         // it.
         let area = unsafe { &mut *cpu.area.get() };
         prepare(monitor, cpu, area, start);
+        // SAFETY: GIF and IF are clear (invariant 2), and `prepare` made the VMCB.
+        unsafe { load_rest((&raw const area.vmcb) as u64) };
         let mut is_flush_due = true;
         loop {
             is_flush_due |= fence::answer_kicks(monitor, cpu);
