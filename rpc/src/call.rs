@@ -22,7 +22,7 @@
 
 use core::fmt;
 
-use cell::{CellId, Instant};
+use cell::{CELLS_MAX, CellId, Instant};
 
 use crate::layout::SLOTS;
 use crate::message::{Payload, Reply, ReplyStatus};
@@ -190,6 +190,10 @@ struct Entry {
 #[derive(Debug)]
 pub struct CallTable {
     entries: [Entry; CALLS_MAX],
+    /// Calls that wait for each peer.
+    waiting_for: [u8; CELLS_MAX],
+    /// No entry below this one is free.
+    first_free: usize,
     statistics: CallStatistics,
 }
 
@@ -203,6 +207,8 @@ impl CallTable {
                     state: State::Free,
                 }
             }; CALLS_MAX],
+            waiting_for: [0; CELLS_MAX],
+            first_free: 0,
             statistics: CallStatistics {
                 begun: 0,
                 replies: 0,
@@ -225,20 +231,14 @@ impl CallTable {
         deadline: Instant,
         waiter: Waiter,
     ) -> Result<Call, TableFull> {
-        if self
-            .waiting()
-            .filter(|waiting| waiting.peer == peer)
-            .count()
-            >= CALLS_PER_PEER_MAX
-        {
+        if usize::from(self.waiting_for[peer.index()]) >= CALLS_PER_PEER_MAX {
             return Err(TableFull::Peer);
         }
-        let is_free = |entry: &Entry| matches!(entry.state, State::Free);
-        let index = self
-            .entries
-            .iter()
-            .position(is_free)
-            .ok_or(TableFull::Cell)?;
+        let is_free = |&index: &usize| matches!(self.entries[index].state, State::Free);
+        let free = (self.first_free..CALLS_MAX).find(is_free);
+        self.first_free = free.map_or(CALLS_MAX, |index| index + 1);
+        let index = free.ok_or(TableFull::Cell)?;
+        self.waiting_for[peer.index()] += 1;
         let entry = &mut self.entries[index];
         entry.generation = entry.generation.wrapping_add(1);
         let progress = Progress::Begun;
@@ -306,7 +306,7 @@ impl CallTable {
         let State::Ended(outcome) = entry.state else {
             return Err(call);
         };
-        entry.state = State::Free;
+        self.free(&call);
         Ok(outcome)
     }
 
@@ -316,7 +316,11 @@ impl CallTable {
         reason = "the call is used up, so that it has no outcome"
     )]
     pub fn abandon(&mut self, call: Call) {
-        self.entry(&call).state = State::Free;
+        if let State::Waiting(waiting) = &self.entry(&call).state {
+            let peer = waiting.peer;
+            self.waiting_for[peer.index()] -= 1;
+        }
+        self.free(&call);
     }
 
     /// What happened to calls so far.
@@ -338,6 +342,7 @@ impl CallTable {
             return Completion::Mismatched;
         }
         let waiter = waiting.waiter;
+        self.waiting_for[waiting.peer.index()] -= 1;
         entry.state = State::Ended(Outcome::Reply(reply.status, reply.payload));
         Completion::Ended(waiter)
     }
@@ -365,6 +370,7 @@ impl CallTable {
             } = waiting;
             let call = CallNumber::new(index, entry.generation);
             entry.state = State::Ended(outcome);
+            self.waiting_for[peer.index()] -= 1;
             count += 1;
             report(Ended {
                 call,
@@ -382,6 +388,11 @@ impl CallTable {
             State::Waiting(waiting) => Some(waiting),
             _ => None,
         })
+    }
+
+    fn free(&mut self, call: &Call) {
+        self.entry(call).state = State::Free;
+        self.first_free = self.first_free.min(call.0.index());
     }
 
     /// The entry of a call. A `Call` exists only while its entry is in use for it.
