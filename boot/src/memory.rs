@@ -97,13 +97,19 @@ impl MonitorMemory {
     }
 }
 
-/// The largest stretch of usable RAM above 1 MiB.
+/// The end of the memory that the monitor's and the nested tables can map: one entry of their roots.
+pub const REACH_MAX: PhysicalAddress = PhysicalAddress(512 << 30);
+
+/// The largest stretch of usable RAM from 1 MiB to [`REACH_MAX`].
 pub fn largest(stretches: &[Stretch]) -> FrameRange {
     const FIRST: u64 = (1 << 20) / PAGE_SIZE;
     stretches
         .iter()
         .filter(|stretch| stretch.is_usable && stretch.frames.start.0 >= FIRST)
-        .map(|stretch| stretch.frames)
+        .map(|stretch| FrameRange {
+            start: stretch.frames.start,
+            end: stretch.frames.end.min(REACH_MAX.frame()),
+        })
         .max_by_key(|frames| frames.len())
         .unwrap_or_default()
 }

@@ -189,6 +189,7 @@ impl Builder<'_> {
         let mut memory = unsafe { MonitorMemory::new(PhysicalAddress(first_free), stretches) };
         let stretch = memory::largest(stretches);
         let reach_end = (stretch.end.start().0).max(REACH_MIN);
+        tables::map_up_to(PhysicalAddress(reach_end), &mut memory)?;
         let writers = memory.slice(stretch.end.index(), |_| AtomicU64::new(0))?;
         let pages = pages_needed(reach_end, SPLITS_MAX);
         let table_pages: &'static [TablePage] =

@@ -1,4 +1,7 @@
-//! The monitor's own interrupt descriptors.
+//! The monitor's own page tables and interrupt descriptors.
+//!
+//! Everything is mapped at its own address, by large pages: the first 4 GiB by the image's entry,
+//! in 32-bit mode, the rest of the memory in use by [`map_up_to`].
 //!
 //! Behind nested paging two interrupts can reach the monitor: an NMI, when `svm::enter` or
 //! `svm::park` opens the global interrupt flag, and a machine check there. Behind page tables,
@@ -13,10 +16,16 @@
 
 use core::arch::{asm, naked_asm};
 use core::fmt::Write;
+use core::sync::atomic::Ordering;
 
+use cell::PhysicalAddress;
+use cell::address::LARGE_PAGE_SIZE;
 use firewall::machine::{cpu, paging, svm};
+use firewall::nested::TablePage;
 use spin::Once;
+use x86_64::registers::control::Cr3;
 
+use crate::memory::{MonitorMemory, OutOfMemory};
 use crate::serial::Serial;
 
 const CODE_SELECTOR: u16 = 0x08;
@@ -52,6 +61,46 @@ impl Gate {
             reserved: 0,
         }
     }
+}
+
+const GIB: u64 = 1 << 30;
+/// What the image's entry mapped.
+const MAPPED_BY_ENTRY: u64 = 4 * GIB;
+const PRESENT_WRITABLE: u64 = 0b11;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Maps memory up to `end`, at most [`crate::memory::REACH_MAX`]. By the boot CPU, before the others start:
+/// all use the same tables.
+///
+/// # Errors
+/// [`OutOfMemory`].
+pub fn map_up_to(end: PhysicalAddress, memory: &mut MonitorMemory) -> Result<(), OutOfMemory> {
+    let (first, count) = (MAPPED_BY_ENTRY / GIB, end.0.div_ceil(GIB));
+    let missing = count.saturating_sub(first) as usize;
+    let directories: &'static [TablePage] = memory.slice(missing, |_| TablePage::new())?;
+    let root = Cr3::read().0.start_address().as_u64();
+    // SAFETY: the root that this CPU walks now, a page of the image, mapped at its own address.
+    let root = unsafe { &*(root as *const TablePage) };
+    let upper = root.entry(0).load(Ordering::Relaxed) & ADDRESS;
+    // SAFETY: as above; the entry set this branch for the addresses that this very code runs at.
+    let upper = unsafe { &*(upper as *const TablePage) };
+    for (gibibyte, directory) in (first..).zip(directories) {
+        for (slot, address) in (gibibyte * GIB..)
+            .step_by(LARGE_PAGE_SIZE as usize)
+            .enumerate()
+            .take(512)
+        {
+            directory
+                .entry(slot)
+                .store(address | LARGE | PRESENT_WRITABLE, Ordering::Relaxed);
+        }
+        let branch = directory.address().0 | PRESENT_WRITABLE;
+        upper
+            .entry(gibibyte as usize)
+            .store(branch, Ordering::SeqCst);
+    }
+    Ok(())
 }
 
 static DESCRIPTORS: Once<[Gate; VECTORS]> = Once::new();

@@ -59,6 +59,19 @@ faults! {
     PortReset = 15, "port.reset";
 }
 
+impl InnerFault {
+    /// The argument where none is given; 0 for a fault that takes none.
+    pub const fn default_argument(self) -> u64 {
+        match self {
+            Self::WildWrite => 256,
+            Self::FastClock => 4,
+            Self::IpiStorm => 64,
+            Self::RpcDrop | Self::RpcDuplicate | Self::RpcCorrupt | Self::RpcDelay => 8,
+            _ => 0,
+        }
+    }
+}
+
 /// What the host asks for. Only the host writes it; the kernel remembers which `sequence` it
 /// carried out last.
 #[repr(C, align(4096))]

@@ -88,7 +88,8 @@ hypercalls! {
     /// Ends the caller's quarantine of a cell. Arguments: cell.
     Unquarantine = 10;
     /// Starts another CPU of the calling cell in this life. Arguments: index within the cell, entry
-    /// point, stack pointer, value for RDI. `Busy` if the CPU is not in the monitor (yet).
+    /// point, stack pointer, value for RDI. `Busy` if the CPU is not in the monitor (yet); one that
+    /// was restarted and did not come is then sent its start-up again.
     StartCpu = 11;
     /// Casts the cell's vote, in place of an earlier one in the epoch. Arguments: epoch, proposed
     /// live set; an empty one takes the vote back. `Ok`: sealed, value is the live set (perhaps not

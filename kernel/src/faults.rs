@@ -85,15 +85,17 @@ pub fn at_tick() {
         return;
     }
     let awaited = request.after_event.load(Ordering::Relaxed);
-    if awaited != 0 && !DUE.load(Ordering::Acquire) {
-        if ARMED.swap(sequence, Ordering::AcqRel) != sequence {
-            let count = request.after_count.load(Ordering::Relaxed).max(1);
-            REMAINING.store(count.into(), Ordering::Relaxed);
-            AWAITED.store(awaited, Ordering::Release);
-        }
-        return;
+    if ARMED.swap(sequence, Ordering::AcqRel) != sequence {
+        // Takes the place of a request that still waited.
+        AWAITED.store(0, Ordering::Release);
+        DUE.store(false, Ordering::Release);
+        let count = request.after_count.load(Ordering::Relaxed).max(1);
+        REMAINING.store(count.into(), Ordering::Relaxed);
+        AWAITED.store(awaited, Ordering::Release);
     }
-    carry_out(sequence, fault);
+    if awaited == 0 || DUE.load(Ordering::Acquire) {
+        carry_out(sequence, fault);
+    }
 }
 
 /// Counts down to the awaited event. Called for every event that this cell traces; a fault that is
@@ -108,9 +110,9 @@ pub fn at_event(event: Event) {
     }
     AWAITED.store(0, Ordering::Release);
     DUE.store(true, Ordering::Release);
-    let sequence = ARMED.load(Ordering::Acquire);
-    if let Some((_, fault @ (InnerFault::Panic | InnerFault::InterruptsOff))) =
-        request().pending(DONE.load(Ordering::Acquire))
+    let pending = request().pending(DONE.load(Ordering::Acquire));
+    if let Some((sequence, fault @ (InnerFault::Panic | InnerFault::InterruptsOff))) = pending
+        && sequence == ARMED.load(Ordering::Acquire)
     {
         carry_out(sequence, fault);
     }

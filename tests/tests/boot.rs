@@ -58,6 +58,19 @@ fn eight_cells_of_one_cpu_each() {
 }
 
 #[test]
+fn memory_above_4_gib_is_used() {
+    let machine = Machine {
+        memory: 5 << 30,
+        ..Machine::default()
+    };
+    with_machine(machine, |session, _| {
+        let home = session.machine.cells() - 1;
+        let start = session.machine.public(home).0;
+        assert!(start >= 4 << 30, "the last cell lies at {start:#x}");
+    });
+}
+
+#[test]
 fn cpus_that_do_not_divide_evenly_are_all_used() {
     boots(3, 7);
 }

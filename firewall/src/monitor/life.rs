@@ -27,6 +27,9 @@ use crate::machine::lapic::{self, Command};
 /// processor since 2010 need none, and a healthy CPU never gets one).
 const INIT_SPAN: Duration = Duration::from_millis(1);
 
+/// After this long a CPU that was restarted and did not come is sent its start-up once more.
+const START_UP_AGAIN: Duration = Duration::from_millis(50);
+
 /// Runs lives on the executing CPU, for ever.
 pub fn live(monitor: &Monitor, cpu: &PerCpu) -> ! {
     monitor.back_end.enable(cpu);
@@ -155,8 +158,13 @@ pub(crate) fn start_cpu(
     let Some(target) = target.filter(|target| target.id != cpu.id) else {
         return Status::BadArgument.into();
     };
-    if monitor.machine.cpu(target.id).state() != CpuState::Parked {
-        return Status::Busy.into();
+    match monitor.machine.cpu(target.id).state() {
+        CpuState::Parked => {}
+        CpuState::Running => return Status::Busy.into(),
+        CpuState::Absent => {
+            start_again(monitor, target);
+            return Status::Busy.into();
+        }
     }
     let incarnation = monitor
         .machine
@@ -208,6 +216,24 @@ pub(crate) fn reboot(
         Status::Ok.into()
     } else {
         Status::Busy.into()
+    }
+}
+
+/// Sends the start-up once more to a CPU that never came. One that its host held still when it was
+/// restarted has taken the INIT since, and lost the start-up, which means nothing before an INIT;
+/// one that runs ignores it.
+fn start_again(monitor: &Monitor, target: &PerCpu) {
+    let now = monitor.now();
+    let sent_at = target.init_sent_at.load(Ordering::SeqCst);
+    if sent_at == 0 || target.is_boot_cpu || now.since(Instant(sent_at)) < START_UP_AGAIN {
+        return;
+    }
+    let mine =
+        target
+            .init_sent_at
+            .compare_exchange(sent_at, now.0, Ordering::SeqCst, Ordering::SeqCst);
+    if mine.is_ok() {
+        lapic::send(target.apic_id, Command::StartUp(monitor.startup_page));
     }
 }
 

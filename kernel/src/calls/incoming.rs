@@ -113,7 +113,8 @@ fn carry_out(request: &Request) -> (ReplyStatus, Payload) {
             if !console::output::is_owner() {
                 return (ReplyStatus::Gone, Payload::EMPTY);
             }
-            console::remote::show(request.from, &bytes[..request.payload.len()]);
+            let message = &bytes[..request.payload.len()];
+            console::remote::show(request.from, request.incarnation, message);
             (ReplyStatus::Done, Payload::EMPTY)
         }
         Operation::Bounce | Operation::Attend => partner::serve(request),

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use cell::CellId;
 use core::sync::atomic::Ordering;
-use rpc::message::PAYLOAD_BYTES;
 use rpc::{Operation, Outcome, Payload, ReplyStatus};
 
 use crate::calls::outgoing;
-use crate::console::{output, remote};
+use crate::console::output;
+use crate::console::remote::{self, Piece};
 use crate::own::own;
 use crate::thread;
 
@@ -20,19 +20,20 @@ const TRIES_MAX: u32 = 40;
 
 /// Runs the thread.
 pub fn run() -> ! {
-    let mut bytes = [0; PAYLOAD_BYTES];
+    let mut piece = Piece::FIRST;
     loop {
-        let count = remote::wait(&mut bytes);
-        carry(&bytes[..count]);
+        remote::wait(&mut piece);
+        carry(&piece);
     }
 }
 
-/// Offers one piece to whoever owns the port.
-fn carry(bytes: &[u8]) {
-    let payload = Payload::from_bytes(bytes).expect("a piece fits into a message");
+/// Offers one piece to whoever owns the port. A call that timed out may have been carried out; the
+/// owner knows a piece that it has shown by its number.
+fn carry(piece: &Piece) {
+    let payload = Payload::from_bytes(piece.message()).expect("a piece fits into a message");
     for _ in 0..TRIES_MAX {
         if output::is_owner() {
-            output::write(bytes);
+            output::write(piece.text());
             return;
         }
         let owner = CellId::new(own().machine.uart_owner.load(Ordering::Acquire) as usize);

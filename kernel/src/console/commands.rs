@@ -9,9 +9,10 @@ use cell::machine::{CellState, CpuState};
 use cell::public::WORKLOAD_OFFSET;
 use cell::trace::{Event, TraceRecord};
 use cell::workload::{Operation, OperationAccount, WorkloadRecord};
-use cell::{CellId, PAGE_SIZE};
+use cell::{CellId, CpuId, PAGE_SIZE};
 
 use crate::console::output::Console;
+use crate::console::remote;
 use crate::console::shell::Command;
 use crate::cpu::per_cpu;
 use crate::faults::{self, Injection};
@@ -128,14 +129,16 @@ fn cells(_: &str) {
     say!("cell  state     life  CPUs  memory    evidence");
     for cell in machine.all_cells().iter() {
         let entry = machine.cell(cell);
-        let cpus = machine.cpus_of(cell).count();
+        let is_running = |cpu: &CpuId| machine.cpu(*cpu).state() == CpuState::Running;
+        let all = machine.cpus_of(cell).count();
+        let running = machine.cpus_of(cell).filter(is_running).count();
         let mebibytes = (entry.region.len() * PAGE_SIZE) >> 20;
         let state = state_name(entry.state());
         let life = entry.incarnation().0;
         let mark = if cell == own().cell { '*' } else { ' ' };
         let _ = write!(
             Console,
-            "{cell:3}{mark}  {state:8} {life:5} {cpus:5}  {mebibytes:4} MiB  "
+            "{cell:3}{mark}  {state:8} {life:5} {running:2}/{all:<2}  {mebibytes:4} MiB  "
         );
         match entry.evidence() {
             None => say!("none"),
@@ -227,10 +230,28 @@ fn memory(_: &str) {
     }
     let (used, size) = heap::usage();
     say!("heap: {used} of {size} bytes");
+    say!("console text that nobody took: {} bytes", remote::dropped());
+}
+
+/// The number that `text` says, or `default` if it says nothing; `None`, with a message, if it is
+/// none.
+fn number(command: &str, text: &str, default: u64) -> Option<u64> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(default);
+    }
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        say!("{command}: {text} is not a number");
+    }
+    parsed
 }
 
 fn show_trace(arguments: &str) {
-    let count = arguments.parse().unwrap_or(TRACE_DEFAULT).min(TRACE_MAX);
+    let Some(count) = number("trace", arguments, TRACE_DEFAULT) else {
+        return;
+    };
+    let count = count.min(TRACE_MAX);
     let Some(ring) = trace::ring() else { return };
     let end = ring.written();
     for record in (end.saturating_sub(count)..end).filter_map(|number| ring.get(number)) {
@@ -260,19 +281,12 @@ fn inject(arguments: &str) {
         say!("A cell never writes another one's memory; the host injects the others' faults.");
         return;
     };
-    let argument = rest.trim().parse().unwrap_or(default_argument(fault));
+    let Some(argument) = number("inject", rest, fault.default_argument()) else {
+        return;
+    };
     faults::ask(Injection {
         fault,
         argument,
         seed: own().settings.seed,
     });
-}
-
-/// The argument of a fault where none is given.
-const fn default_argument(fault: InnerFault) -> u64 {
-    match fault {
-        InnerFault::FastClock => 10,
-        InnerFault::WildWrite => 200,
-        _ => 16,
-    }
 }

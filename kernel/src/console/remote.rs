@@ -7,11 +7,13 @@
 //! # Invariants
 //! 1. The queue never grows: text that does not fit is dropped, newest first, and [`dropped`]
 //!    counts it.
-//! 2. A line of another cell is shown as text: control characters are replaced.
+//! 2. A line of another cell is shown as text: whatever is not printable ASCII is replaced.
+//! 3. A [`Piece`] that is offered twice is shown once.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use cell::{CELLS_MAX, CellId};
+use cell::{CELLS_MAX, CellId, Incarnation};
+use rpc::message::PAYLOAD_BYTES;
 
 use crate::console::output;
 use crate::lock::Lock;
@@ -77,10 +79,36 @@ pub fn send(text: &[u8]) {
     QUEUED.wake_all();
 }
 
-/// Waits for queued text, and takes up to `to.len()` bytes; how many.
-pub fn wait(to: &mut [u8]) -> usize {
-    let take = || Some(QUEUE.lock().take(to)).filter(|&count| count > 0);
-    QUEUED.wait(None, take).unwrap_or(0)
+/// Text for the owner, as one message: a number, then the bytes.
+#[derive(Debug)]
+pub struct Piece {
+    message: [u8; PAYLOAD_BYTES],
+    length: usize,
+}
+
+impl Piece {
+    /// Without text yet.
+    pub const FIRST: Self = Self {
+        message: [0; PAYLOAD_BYTES],
+        length: 1,
+    };
+
+    /// The message.
+    pub fn message(&self) -> &[u8] {
+        &self.message[..self.length]
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        &self.message[1..self.length]
+    }
+}
+
+/// Waits for queued text, and makes the next piece of it.
+pub fn wait(piece: &mut Piece) {
+    let take = || Some(QUEUE.lock().take(&mut piece.message[1..])).filter(|&count| count > 0);
+    piece.length = 1 + QUEUED.wait(None, take).unwrap_or(0);
+    piece.message[0] = piece.message[0].wrapping_add(1);
 }
 
 /// Bytes that were dropped because nobody took them.
@@ -88,22 +116,42 @@ pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// A line that is not complete yet.
+/// A cell's line that is not complete yet.
 #[derive(Clone, Copy, Debug)]
 struct Line {
     bytes: [u8; LINE_BYTES],
     length: usize,
+    /// The life that it is of, and the newest piece.
+    newest: Option<(Incarnation, u8)>,
 }
 
-static LINES: Lock<[Line; CELLS_MAX]> = Lock::new(
-    [Line {
+impl Line {
+    const EMPTY: Self = Self {
         bytes: [0; LINE_BYTES],
         length: 0,
-    }; CELLS_MAX],
-);
+        newest: None,
+    };
 
-/// Shows text that `from` sent, line by line. On the owner.
-pub fn show(from: CellId, text: &[u8]) {
+    /// Whether a piece is one that was not seen yet. What an earlier life left unfinished goes.
+    fn is_news(&mut self, life: Incarnation, number: u8) -> bool {
+        let seen = self.newest.replace((life, number));
+        if seen.is_some_and(|(of, _)| of != life) {
+            self.length = 0;
+        }
+        seen != Some((life, number))
+    }
+}
+
+static LINES: Lock<[Line; CELLS_MAX]> = Lock::new([Line::EMPTY; CELLS_MAX]);
+
+/// Shows a [`Piece`] of the life `life` of `from`, line by line. On the owner.
+pub fn show(from: CellId, life: Incarnation, message: &[u8]) {
+    let Some((&number, text)) = message.split_first() else {
+        return;
+    };
+    if !LINES.lock()[from.index()].is_news(life, number) {
+        return;
+    }
     for &byte in text {
         if let Some((line, length)) = collect(&mut LINES.lock()[from.index()], byte) {
             output::write(&line[..length]);
@@ -115,7 +163,7 @@ pub fn show(from: CellId, text: &[u8]) {
 fn collect(line: &mut Line, byte: u8) -> Option<([u8; LINE_BYTES], usize)> {
     let is_end = byte == b'\n';
     if !is_end {
-        let is_text = matches!(byte, b' '..=b'~' | 0x80..);
+        let is_text = matches!(byte, b' '..=b'~');
         line.bytes[line.length] = if is_text { byte } else { b'.' };
         line.length += 1;
     }
@@ -149,18 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_that_comes_twice_is_shown_once() {
+        let mut line = Line::EMPTY;
+        assert!(line.is_news(Incarnation(1), 7));
+        assert!(!line.is_news(Incarnation(1), 7));
+        assert!(line.is_news(Incarnation(1), 8));
+        line.length = 5;
+        assert!(line.is_news(Incarnation(2), 8));
+        assert_eq!(line.length, 0, "the dead cell's unfinished line");
+    }
+
+    #[test]
     fn lines_come_out_whole_and_harmless() {
-        let mut line = Line {
-            bytes: [0; LINE_BYTES],
-            length: 0,
-        };
+        let mut line = Line::EMPTY;
         let mut shown = Vec::new();
-        for &byte in b"a\x1b[2J\nbc\n" {
+        for &byte in b"a\x1b[2J\xc2\x9b\nbc\n" {
             if let Some((bytes, length)) = collect(&mut line, byte) {
                 shown.push(bytes[..length].to_vec());
             }
         }
-        assert_eq!(shown, [b"a.[2J\n".to_vec(), b"bc\n".to_vec()]);
+        assert_eq!(shown, [b"a.[2J..\n".to_vec(), b"bc\n".to_vec()]);
         for _ in 0..LINE_BYTES - 2 {
             assert!(collect(&mut line, b'x').is_none());
         }

@@ -8,17 +8,18 @@
 //!    compare-and-exchange).
 //! 2. A CPU that is asked for has its stacks.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
 use cell::machine::CpuState;
 use cell::trace::Event;
-use cell::{CPUS_MAX, CpuId};
+use cell::{CPUS_MAX, Instant};
 
 use crate::cpu::gdt::{self, CpuStacks};
 use crate::cpu::{idt, per_cpu, timer};
 use crate::own::own;
 use crate::thread::idle;
-use crate::{hypercall, public_area, trace};
+use crate::{clock, hypercall, public_area, trace};
 
 /// Not asked for.
 const WAITING: u32 = 0;
@@ -43,19 +44,31 @@ pub fn prepare() {
     }
 }
 
-/// Asks for every CPU that is in the monitor and not yet asked for. Interrupt level; never waits.
+/// Between two times that the monitor is reminded of a CPU that does not come.
+const REMIND: Duration = Duration::from_millis(100);
+
+static REMINDED: AtomicU64 = AtomicU64::new(0);
+
+/// Asks for every CPU that is in the monitor and not yet asked for, and now and then for those that
+/// do not come. Interrupt level; never waits.
 pub fn at_tick() {
     let own = own();
+    let now = clock::now();
+    let remind = now.since(Instant(REMINDED.load(Ordering::Relaxed))) >= REMIND;
+    if remind {
+        REMINDED.store(now.0, Ordering::Relaxed);
+    }
     for (index, cpu) in own.machine.cpus_of(own.cell).enumerate() {
-        if STATES[index].load(Ordering::Relaxed) == WAITING && is_parked(cpu) {
+        // Other states are not worth a hypercall that would answer `Busy`.
+        let is_due = match own.machine.cpu(cpu).state() {
+            CpuState::Parked => true,
+            CpuState::Absent => remind,
+            CpuState::Running => false,
+        };
+        if is_due && STATES[index].load(Ordering::Relaxed) == WAITING {
             ask(index);
         }
     }
-}
-
-/// Whether the monitor has `cpu`. Saves the hypercall that would answer `Busy`.
-fn is_parked(cpu: CpuId) -> bool {
-    own().machine.cpu(cpu).state() == CpuState::Parked
 }
 
 fn ask(index: usize) {
