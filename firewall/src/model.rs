@@ -15,9 +15,9 @@
 //! Loads are not checked, as in FLASH. Two CPUs of one home that grant and revoke the same frame at
 //! the same moment leave it in one of the two states; the home orders its own requests.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use cell::{CELLS_MAX, CellId, CellSet, Frame, FrameRange};
+
+use crate::atomic::{AtomicU64, Ordering};
 
 /// The regions of the cells, which name every frame's home.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,7 @@ impl<'a> FirewallTable<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
