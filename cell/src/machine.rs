@@ -12,9 +12,9 @@
 //!    one; the count tells how many there were, and the monitor's trace has them all.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::address::{Frame, FrameRange, PhysicalAddress};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
 use crate::membership::{Membership, WITNESS_SPAN};
 use crate::time::{Clock, Instant};
@@ -196,6 +196,7 @@ pub struct CellEntry {
 
 impl CellEntry {
     /// An absent cell.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self {
             region: FrameRange {
@@ -256,6 +257,7 @@ impl CellEntry {
     }
 }
 
+#[cfg(not(loom))]
 impl Default for CellEntry {
     fn default() -> Self {
         Self::new()
@@ -317,6 +319,7 @@ pub struct CpuEntry {
 
 impl CpuEntry {
     /// A CPU that never started.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self {
             cell: AtomicU32::new(0),
@@ -371,6 +374,7 @@ impl CpuEntry {
     }
 }
 
+#[cfg(not(loom))]
 impl Default for CpuEntry {
     fn default() -> Self {
         Self::new()

@@ -15,9 +15,9 @@
 //! Loads are not checked, as in FLASH. Two CPUs of one home that grant and revoke the same frame at
 //! the same moment leave it in one of the two states; the home orders its own requests.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use cell::{CELLS_MAX, CellId, CellSet, Frame, FrameRange};
+
+use crate::atomic::{AtomicU64, Ordering};
 
 /// The regions of the cells, which name every frame's home.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,7 @@ impl<'a> FirewallTable<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -254,5 +254,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_arguments_of_a_hypercall_reach_beyond_the_callers_frames() {
+        let valid = [fuzz::bytes(&[0, 8, 1]), fuzz::bytes(&[24, 1, 2])];
+        let (words, homes) = (words(), homes());
+        let table = FirewallTable::new(&words, &homes);
+        fuzz::cases(&[&valid[0], &valid[1]], |bytes| {
+            let [first, count, writer] = fuzz::words(bytes)[..] else {
+                return;
+            };
+            let frames = FrameRange::new(Frame(first), count);
+            let writer = usize::try_from(writer).ok().and_then(CellId::new);
+            let (Some(frames), Some(writer)) = (frames, writer) else {
+                return;
+            };
+            for caller in (0..5).map(cell) {
+                if table.check(caller, frames, writer).is_ok() {
+                    table.grant(frames, writer);
+                    assert!(frames.iter().all(|frame| homes.of(frame) == Some(caller)));
+                    table.revoke(frames, writer);
+                }
+            }
+        });
+        assert!(words.iter().all(|word| word.load(Ordering::SeqCst) == 0));
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! # Invariants
 //! 1. Every change is one compare-and-exchange or one store of one entry, so that a CPU that stops
-//!    in the middle leaves a table that is valid, and that no CPU waits for another.
+//!    in the middle leaves a table that is valid, and that no CPU waits for another. The processor
+//!    marks entries too, at any moment: an exchange that it spoils is tried again.
 //! 2. Page addresses inside a table come from this table's own storage only.
 //! 3. [`NestedTable::close`] unhooks the whole table from its root; the leaves stay for
 //!    [`NestedTable::is_written`].
@@ -19,21 +20,26 @@
 //! A processor may use an entry that it read before a change until it next enters the monitor. Who
 //! revokes must kick the cell's CPUs and wait for them (`crate::monitor::fence`).
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use cell::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
+#[cfg(not(loom))]
+use cell::address::LARGE_PAGE_SIZE;
+use cell::address::PAGE_SIZE;
 use cell::{Frame, FrameRange, PhysicalAddress};
 
-const ENTRIES: usize = 512;
+use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Entries of one page. The model checker's large pages are small.
+const ENTRIES: usize = if cfg!(loom) { 2 } else { 512 };
 const GIB: u64 = 1 << 30;
-const LARGE_PAGE_FRAMES: u64 = LARGE_PAGE_SIZE / PAGE_SIZE;
+const LARGE_PAGE_FRAMES: u64 = ENTRIES as u64;
 
 const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
+pub(crate) const WRITABLE: u64 = 1 << 1;
 /// Nested walks are user accesses (15.25.5).
 const USER: u64 = 1 << 2;
-const DIRTY: u64 = 1 << 6;
+pub(crate) const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
+/// The right to write is withheld for a time. Free for software; no processor looks at it.
+const WITHHELD: u64 = 1 << 9;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const BRANCH: u64 = PRESENT | WRITABLE | USER;
@@ -69,8 +75,15 @@ pub struct TablePage([AtomicU64; ENTRIES]);
 
 impl TablePage {
     /// An empty page.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; ENTRIES])
+    }
+
+    /// An empty page; loom's atomics cannot be made by a `const fn`.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
     /// The page's physical address: the monitor runs identity-mapped.
@@ -86,6 +99,20 @@ impl TablePage {
     fn clear(&self) {
         for entry in &self.0 {
             entry.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Says of each 4 KiB what `large` says of them all.
+    fn fill_from(&self, large: u64) {
+        let flags = large & !(ADDRESS | LARGE);
+        for (position, entry) in self.0.iter().enumerate() {
+            let target = (large & ADDRESS) + position as u64 * PAGE_SIZE;
+            let bits = if large & PRESENT == 0 {
+                0
+            } else {
+                target | flags
+            };
+            entry.store(bits, Ordering::Relaxed);
         }
     }
 }
@@ -170,6 +197,11 @@ impl NestedTable {
         self.root.entry(0).store(0, Ordering::SeqCst);
     }
 
+    #[cfg(all(test, loom))]
+    pub(crate) fn is_open(&self) -> bool {
+        self.root.entry(0).load(Ordering::SeqCst) != 0
+    }
+
     /// Sets the access to a stretch of frames, by large pages where it can.
     ///
     /// # Errors
@@ -205,18 +237,31 @@ impl NestedTable {
         Ok(())
     }
 
-    /// Takes the right to write a frame away and keeps the record of whether it was written.
+    /// Takes the right to write a frame away, withheld or not, and keeps the record of whether it
+    /// was written.
     pub fn write_protect(&self, frame: Frame) {
         if let Some(entry) = self.small_leaf(frame) {
-            entry.fetch_and(!WRITABLE, Ordering::SeqCst);
+            entry.fetch_and(!(WRITABLE | WITHHELD), Ordering::SeqCst);
         }
     }
 
-    /// Gives back what [`Self::write_protect`] took.
-    pub fn write_unprotect(&self, frame: Frame) {
-        if let Some(entry) = self.small_leaf(frame) {
-            entry.fetch_or(WRITABLE, Ordering::SeqCst);
-        }
+    /// Withholds the right to write a frame, if there is one.
+    pub fn withhold(&self, frame: Frame) {
+        self.exchange(frame, WRITABLE, WITHHELD);
+    }
+
+    /// Gives back what [`Self::withhold`] took, if it was not taken for good meanwhile.
+    pub fn give_back(&self, frame: Frame) {
+        self.exchange(frame, WITHHELD, WRITABLE);
+    }
+
+    /// Replaces one bit by another, if it is set.
+    fn exchange(&self, frame: Frame, from: u64, to: u64) {
+        let Some(entry) = self.small_leaf(frame) else {
+            return;
+        };
+        let change = |bits| (bits & from != 0).then_some(bits & !from | to);
+        let _ = entry.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
     }
 
     /// Lets the cell load an absent frame, together with the large page around it if all of that is
@@ -252,11 +297,11 @@ impl NestedTable {
             return Access::Absent;
         };
         let upper = directory.load(Ordering::SeqCst);
-        let bits = if upper & LARGE != 0 || upper & PRESENT == 0 {
-            upper
-        } else {
+        let bits = if is_split(upper) {
             self.small_leaf(frame)
                 .map_or(0, |entry| entry.load(Ordering::SeqCst))
+        } else {
+            upper
         };
         match (
             bits & PRESENT != 0,
@@ -274,28 +319,26 @@ impl NestedTable {
         let Some(entry) = self.directory_entry(start) else {
             return true;
         };
-        let old = entry.load(Ordering::SeqCst);
-        if old & PRESENT != 0 && old & LARGE == 0 {
-            return false; // split before; go by its entries
-        }
         let bits = match access {
             Access::Absent => 0,
             _ => start.start().0 | access.bits() | LARGE,
         };
+        // What was split before goes by its entries.
+        let change = |old| (!is_split(old)).then_some(bits);
         entry
-            .compare_exchange(old, bits, Ordering::SeqCst, Ordering::SeqCst)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
             .is_ok()
     }
 
-    fn directory_entry(&self, frame: Frame) -> Option<&AtomicU64> {
+    pub(crate) fn directory_entry(&self, frame: Frame) -> Option<&AtomicU64> {
         let address = frame.start().0;
         let directory = self.directories.get((address / GIB) as usize)?;
-        Some(directory.entry((address / LARGE_PAGE_SIZE) as usize))
+        Some(directory.entry((frame.0 / LARGE_PAGE_FRAMES) as usize))
     }
 
-    fn small_leaf(&self, frame: Frame) -> Option<&AtomicU64> {
+    pub(crate) fn small_leaf(&self, frame: Frame) -> Option<&AtomicU64> {
         let upper = self.directory_entry(frame)?.load(Ordering::SeqCst);
-        if upper & PRESENT == 0 || upper & LARGE != 0 {
+        if !is_split(upper) {
             return None;
         }
         let first = self.pool.first()?.address().0;
@@ -323,30 +366,29 @@ impl NestedTable {
             self.pool_used.fetch_sub(1, Ordering::SeqCst);
             return Err(Exhausted);
         };
-        let old = directory.load(Ordering::SeqCst);
-        if old & PRESENT != 0 && old & LARGE == 0 {
-            return Ok(()); // another CPU was faster; its page serves
-        }
-        let flags = old & !(ADDRESS | LARGE);
-        for (position, entry) in page.0.iter().enumerate() {
-            let target = (old & ADDRESS) + position as u64 * PAGE_SIZE;
-            let bits = if old & PRESENT == 0 {
-                0
-            } else {
-                target | flags
-            };
-            entry.store(bits, Ordering::Relaxed);
-        }
-        let branch = page.address().0 | BRANCH;
-        // If another CPU was faster, its page serves and this one is lost until the next reset.
-        let _ = directory.compare_exchange(old, branch, Ordering::SeqCst, Ordering::SeqCst);
+        let change = |old| {
+            (!is_split(old)).then(|| {
+                page.fill_from(old);
+                page.address().0 | BRANCH
+            })
+        };
+        // Tried again when the processor marked the large page meanwhile. If another CPU was
+        // faster, its page serves and this one is lost until the next reset.
+        let _ = directory.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
         Ok(())
     }
 }
 
-const _: () = assert!(size_of::<TablePage>() == PAGE_SIZE as usize);
+/// Whether an entry of the second level leads to 4 KiB entries.
+const fn is_split(entry: u64) -> bool {
+    entry & PRESENT != 0 && entry & LARGE == 0
+}
 
-#[cfg(test)]
+const _: () = assert!(size_of::<TablePage>() == PAGE_SIZE as usize);
+#[cfg(not(loom))]
+const _: () = assert!(LARGE_PAGE_FRAMES * PAGE_SIZE == LARGE_PAGE_SIZE);
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -408,6 +450,23 @@ mod tests {
         assert!(table.is_written(Frame(5)));
         table.set(Frame(5), Access::Write).expect("split already");
         assert!(!table.is_written(Frame(5)));
+    }
+
+    #[test]
+    fn what_is_taken_for_good_is_not_given_back() {
+        let table = table(1);
+        table.set(Frame(5), Access::Write).expect("one split");
+        table.withhold(Frame(5));
+        assert_eq!(table.access(Frame(5)), Access::Read);
+        table.give_back(Frame(5));
+        assert_eq!(table.access(Frame(5)), Access::Write);
+        table.withhold(Frame(5));
+        table.write_protect(Frame(5));
+        table.give_back(Frame(5));
+        assert_eq!(table.access(Frame(5)), Access::Read);
+        table.withhold(Frame(6));
+        table.give_back(Frame(6));
+        assert_eq!(table.access(Frame(6)), Access::Absent);
     }
 
     #[test]

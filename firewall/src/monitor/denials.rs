@@ -102,5 +102,5 @@ fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool
 
 fn is_quarantined(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
     let home = monitor.table.homes().of(address.frame());
-    home.is_some_and(|home| reach::is_quarantined(monitor, home, cpu.cell))
+    home.is_some_and(|home| reach::grants(monitor, home, cpu.cell).is_quarantined())
 }

@@ -98,7 +98,7 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
             grant(monitor, cpu, frames, cell, Incarnation(fourth as u32))
         }),
         Hypercall::Revoke => on_frames(monitor, cpu, arguments, |frames, cell| {
-            reach::revoke(monitor, frames, cell);
+            reach::grants(monitor, cpu.cell, cell).revoke(frames);
             if monitor.back_end.is_enforcing() {
                 fence::kick_cell(monitor, cpu, cell);
             }
@@ -114,7 +114,7 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
         },
         Hypercall::Quarantine => on_cell(monitor, first, |cell| quarantine(monitor, cpu, cell)),
         Hypercall::Unquarantine => on_cell(monitor, first, |cell| {
-            reach::unquarantine(monitor, cpu.cell, cell);
+            reach::grants(monitor, cpu.cell, cell).unquarantine();
             Reply::ok(0)
         }),
         Hypercall::StartCpu => life::start_cpu(monitor, cpu, first, [second, third, fourth]),
@@ -214,7 +214,7 @@ fn grant(
     if entry.state() != CellState::Live || entry.incarnation() != incarnation {
         return Status::Stale.into();
     }
-    match reach::grant(monitor, cpu.cell, frames, writer) {
+    match reach::grants(monitor, cpu.cell, writer).grant(frames) {
         Ok(()) => Reply::ok(0),
         Err(_) => Status::Exhausted.into(),
     }
@@ -248,8 +248,9 @@ fn quarantine(monitor: &Monitor, cpu: &PerCpu, suspect: CellId) -> Reply {
         return Status::BadArgument.into();
     }
     fence::accuse(monitor, suspect);
-    if !reach::is_quarantined(monitor, cpu.cell, suspect) {
-        reach::quarantine(monitor, cpu.cell, suspect);
+    let grants = reach::grants(monitor, cpu.cell, suspect);
+    if !grants.is_quarantined() {
+        grants.quarantine();
         fence::kick_cell(monitor, cpu, suspect);
     }
     Reply::ok(0)

@@ -18,6 +18,7 @@ use cell::public::PUBLIC_SIZE;
 use cell::{CellId, CellSet, Frame, FrameRange, PhysicalAddress};
 
 use super::state::Monitor;
+use crate::grants::Grants;
 use crate::machine::lapic::LAPIC_BASE;
 use crate::nested::{Access, Exhausted};
 
@@ -80,94 +81,22 @@ fn forget_grants(monitor: &Monitor, cell: CellId) {
     }
 }
 
-/// Opens `frames` of `home` to the writes of `writer`. Checked by the caller.
-///
-/// # Errors
-/// [`Exhausted`], with nothing granted.
-pub(crate) fn grant(
-    monitor: &Monitor,
-    home: CellId,
-    frames: FrameRange,
-    writer: CellId,
-) -> Result<(), Exhausted> {
-    let nested = monitor.nested(writer);
-    for frame in frames.iter().filter(|_| monitor.back_end.is_enforcing()) {
-        // A set that is in force already keeps its record of what was written.
-        if monitor.table.writers(frame).contains(writer) {
-            continue;
-        }
-        if let Err(exhausted) = nested.set(frame, Access::Write) {
-            revoke(
-                monitor,
-                FrameRange {
-                    start: frames.start,
-                    end: frame,
-                },
-                writer,
-            );
-            return Err(exhausted);
-        }
-        if is_quarantined(monitor, home, writer) {
-            nested.write_protect(frame);
-        }
-    }
-    monitor.table.grant(frames, writer);
-    Ok(())
-}
-
-/// Closes `frames` to the writes of `writer`. The writer's CPUs must be kicked before anybody
-/// relies on it.
-pub(crate) fn revoke(monitor: &Monitor, frames: FrameRange, writer: CellId) {
-    monitor.table.revoke(frames, writer);
-    for frame in frames.iter() {
-        write_protect(monitor, writer, frame);
-    }
-}
-
 fn write_protect(monitor: &Monitor, writer: CellId, frame: Frame) {
     if monitor.back_end.is_enforcing() {
         monitor.nested(writer).write_protect(frame);
     }
 }
 
-/// Whether `home` keeps `suspect` in quarantine.
-pub(crate) fn is_quarantined(monitor: &Monitor, home: CellId, suspect: CellId) -> bool {
-    CellSet(
-        monitor
-            .machine
-            .cell(suspect)
-            .quarantined_by
-            .load(Ordering::SeqCst),
-    )
-    .contains(home)
-}
-
-/// Closes the frames of `home` to `suspect`, writer sets unchanged.
-pub(crate) fn quarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
-    let entry = monitor.machine.cell(suspect);
-    entry
-        .quarantined_by
-        .fetch_or(CellSet::only(home).0, Ordering::SeqCst);
-    for frame in monitor.table.granted(home, suspect) {
-        write_protect(monitor, suspect, frame);
+/// What `home` grants to `writer`.
+pub(crate) fn grants(monitor: &Monitor, home: CellId, writer: CellId) -> Grants<'_> {
+    let enforced = monitor.back_end.is_enforcing();
+    Grants {
+        table: monitor.table,
+        nested: enforced.then(|| monitor.nested(writer)),
+        quarantined_by: &monitor.machine.cell(writer).quarantined_by,
+        home,
+        writer,
     }
-}
-
-/// Ends what [`quarantine`] began.
-pub(crate) fn unquarantine(monitor: &Monitor, home: CellId, suspect: CellId) {
-    let open_all = || {
-        for frame in monitor.table.granted(home, suspect) {
-            monitor.nested(suspect).write_unprotect(frame);
-        }
-    };
-    // Opened before the mark goes, so that no store in between looks denied; and again after it,
-    // for what was granted under the mark meanwhile.
-    open_all();
-    let entry = monitor.machine.cell(suspect);
-    entry
-        .quarantined_by
-        .fetch_and(!CellSet::only(home).0, Ordering::SeqCst);
-    open_all();
 }
 
 /// Makes the private part of `home` unreachable for every other cell.

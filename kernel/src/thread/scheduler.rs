@@ -12,13 +12,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use cell::{CPUS_MAX, Instant};
+use cell::Instant;
 
 use crate::cpu::interrupts::{self, InterruptsOff};
 use crate::cpu::per_cpu::{IDLE, PerCpu};
 use crate::cpu::{gdt, per_cpu};
 use crate::lock::Lock;
 use crate::thread::context::{Context, ContextCell};
+use crate::thread::idle_set::IdleSet;
 use crate::thread::run_queue::{Intent, Priority, State, THREADS_MAX, Table, ThreadId, Wakeup};
 use crate::{clock, hypercall, panic};
 
@@ -29,9 +30,7 @@ static CONTEXTS: [ContextCell; THREADS_MAX] = [const { ContextCell::new() }; THR
 /// The bounds of each thread's stack, so that an overflow is found where no guard page can be.
 static STACK_BOTTOMS: [AtomicU64; THREADS_MAX] = [const { AtomicU64::new(0) }; THREADS_MAX];
 
-/// CPUs that found nobody ready, by index.
-static IDLE_SET: [AtomicU64; CPUS_MAX.div_ceil(64)] =
-    [const { AtomicU64::new(0) }; CPUS_MAX.div_ceil(64)];
+static IDLE_SET: IdleSet = IdleSet::new();
 
 /// Chooses what the CPU resumes after an interrupt over `context`. Interrupt level.
 pub fn switch_from(cpu: &'static PerCpu, context: *mut Context, intent: Intent) -> *mut Context {
@@ -39,7 +38,11 @@ pub fn switch_from(cpu: &'static PerCpu, context: *mut Context, intent: Intent) 
     check_stack(current, context);
     let mut table = TABLE.lock();
     let next = table.next(current, intent);
-    mark_idle(cpu, next.is_none());
+    if next.is_none() {
+        IDLE_SET.enter(cpu.index());
+    } else {
+        IDLE_SET.leave(cpu.index());
+    }
     drop(table);
     if next == current {
         return context;
@@ -72,33 +75,6 @@ fn check_stack(current: Option<ThreadId>, context: *mut Context) {
     }
 }
 
-fn mark_idle(cpu: &PerCpu, is_idle: bool) {
-    let (word, bit) = (cpu.index() / 64, 1 << (cpu.index() % 64));
-    if is_idle {
-        IDLE_SET[word].fetch_or(bit, Ordering::SeqCst);
-    } else if IDLE_SET[word].load(Ordering::Relaxed) & bit != 0 {
-        IDLE_SET[word].fetch_and(!bit, Ordering::SeqCst);
-    }
-}
-
-/// Takes a CPU other than `own` out of the idle set.
-fn take_idle_cpu(own: usize) -> Option<usize> {
-    for (number, word) in IDLE_SET.iter().enumerate() {
-        let mut candidates = word.load(Ordering::SeqCst);
-        if own / 64 == number {
-            candidates &= !(1 << (own % 64));
-        }
-        while candidates != 0 {
-            let bit = candidates & candidates.wrapping_neg();
-            if word.fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
-                return Some(number * 64 + bit.trailing_zeros() as usize);
-            }
-            candidates &= !bit;
-        }
-    }
-    None
-}
-
 /// The thread that runs here; `None` on the idle thread.
 pub fn current() -> Option<ThreadId> {
     let _interrupts = InterruptsOff::new();
@@ -122,7 +98,7 @@ fn find_cpu(priority: Priority) {
     if preempts && at_interrupt_level {
         return; // The switch at the end of this interrupt takes it.
     }
-    if let Some(index) = take_idle_cpu(cpu.index()) {
+    if let Some(index) = IDLE_SET.take_other_than(cpu.index()) {
         // A refusal would mean that the CPU is not the cell's any more; the next tick of any other
         // one takes the thread.
         let _ = hypercall::wake(index);
@@ -139,7 +115,7 @@ pub fn expire(now: Instant) {
     let woken = TABLE.lock().expire(now);
     // This CPU takes one at the end of the tick; each further one needs another CPU.
     for _ in 1..woken {
-        let Some(index) = take_idle_cpu(per_cpu::this().index()) else {
+        let Some(index) = IDLE_SET.take_other_than(per_cpu::this().index()) else {
             break;
         };
         let _ = hypercall::wake(index);
