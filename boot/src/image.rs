@@ -207,4 +207,34 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn spoilt_files_are_refused_or_described_in_bounds() {
+        // Two segments, so that there is an order and an overlap to spoil.
+        let mut two = file();
+        let first = two[64..120].to_vec();
+        two[56] = 2;
+        two[120..176].copy_from_slice(&first);
+        two[136..144].copy_from_slice(&(IMAGE_BASE + 0x2000).to_le_bytes());
+        // The gap between headers and bytes is of no interest.
+        let short = |mut file: Vec<u8>| {
+            file.drain(0xc0..0x1000);
+            for at in [72, 128] {
+                file[at..at + 8].copy_from_slice(&0xc0u64.to_le_bytes());
+            }
+            file
+        };
+        fuzz::cases(&[&short(file()), &short(two)], |bytes| {
+            let Ok(image) = Image::new(bytes) else {
+                return;
+            };
+            assert!(image.span <= IMAGE_SPAN_MAX && image.span.is_multiple_of(PAGE_SIZE));
+            assert!((IMAGE_BASE..IMAGE_BASE + image.span).contains(&image.entry));
+            for segment in image.segments() {
+                assert!(segment.bytes.len() as u64 <= segment.span);
+                assert!(segment.offset + segment.span <= image.span);
+                assert!(segment.offset.is_multiple_of(PAGE_SIZE));
+            }
+        });
+    }
 }

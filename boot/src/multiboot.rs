@@ -87,31 +87,18 @@ pub struct Information {
     pub module: Module,
 }
 
-/// The fixed part of the structure.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Header {
-    flags: u32,
-    memory_lower: u32,
-    memory_upper: u32,
-    boot_device: u32,
-    command_line: u32,
-    modules_count: u32,
-    modules: u32,
-    symbols: [u32; 4],
-    memory_map_bytes: u32,
-    memory_map: u32,
-}
+/// Words of the fixed part of the structure.
+const HEADER_WORDS: usize = 13;
+/// Positions in it, in words.
+const FLAGS: usize = 0;
+const COMMAND_LINE: usize = 4;
+const MODULES_COUNT: usize = 5;
+const MODULES: usize = 6;
+const MEMORY_MAP_BYTES: usize = 11;
+const MEMORY_MAP: usize = 12;
 
-/// An entry of the memory map; `size` does not count itself.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-struct MapEntry {
-    size: u32,
-    base: u64,
-    length: u64,
-    kind: u32,
-}
+/// Bytes of an entry of the memory map: a size that does not count itself, base, length, kind.
+const MAP_ENTRY_BYTES: u32 = 24;
 
 const USABLE_RAM: u32 = 1;
 
@@ -128,8 +115,19 @@ impl Information {
         if magic != LOADER_MAGIC {
             return Err(MultibootError::NotMultiboot);
         }
-        // SAFETY: the magic number promises a structure at `address`, in identity-mapped memory.
-        let header: Header = unsafe { read_at(address) };
+        // SAFETY: the magic number promises that the structure and all that it names lie where it
+        // says, and the caller that memory is identity-mapped; any byte is a good one.
+        let memory = |address: u32| unsafe { (address as *const u8).read_volatile() };
+        Self::parse(address, &memory)
+    }
+
+    /// Copies the information at `address` out of `memory`, which gives the byte at any address.
+    fn parse(address: u32, memory: &impl Fn(u32) -> u8) -> Result<Self, MultibootError> {
+        let mut header = [0; HEADER_WORDS];
+        for (index, word) in header.iter_mut().enumerate() {
+            *word = word_at(memory, address.wrapping_add(index as u32 * 4));
+        }
+        let flags = header[FLAGS];
         let mut information = Self {
             command_line: [0; COMMAND_LINE_MAX],
             command_line_length: 0,
@@ -143,26 +141,23 @@ impl Information {
                 end: PhysicalAddress(0),
             },
         };
-        if header.flags & HAS_COMMAND_LINE != 0 {
-            // SAFETY: the flag promises a string at that address.
-            unsafe { information.copy_command_line(header.command_line) }?;
+        if flags & HAS_COMMAND_LINE != 0 {
+            information.copy_command_line(header[COMMAND_LINE], memory)?;
         }
-        if header.flags & HAS_MEMORY_MAP == 0 {
+        if flags & HAS_MEMORY_MAP == 0 {
             return Err(MultibootError::NoMemoryMap);
         }
-        // SAFETY: the flag promises a map at that address.
-        unsafe { information.copy_map(header.memory_map, header.memory_map_bytes) };
-        let modules = if header.flags & HAS_MODULES == 0 {
+        information.copy_map(header[MEMORY_MAP], header[MEMORY_MAP_BYTES], memory);
+        let modules = if flags & HAS_MODULES == 0 {
             0
         } else {
-            header.modules_count
+            header[MODULES_COUNT]
         };
         if modules != 1 {
             return Err(MultibootError::Modules(modules));
         }
-        // SAFETY: the flag and the count promise one module entry, which starts with its two
-        // addresses.
-        let [start, end]: [u32; 2] = unsafe { read_at(header.modules) };
+        let start = word_at(memory, header[MODULES]);
+        let end = word_at(memory, header[MODULES].wrapping_add(4));
         information.module = Module {
             start: PhysicalAddress(u64::from(start)),
             end: PhysicalAddress(u64::from(end.max(start))),
@@ -180,33 +175,37 @@ impl Information {
         &self.stretches[..self.stretches_count]
     }
 
-    /// # Safety
-    /// A zero-terminated string lies at `address`.
-    unsafe fn copy_command_line(&mut self, address: u32) -> Result<(), MultibootError> {
+    fn copy_command_line(
+        &mut self,
+        address: u32,
+        memory: &impl Fn(u32) -> u8,
+    ) -> Result<(), MultibootError> {
         for index in 0..COMMAND_LINE_MAX {
-            // SAFETY: no zero was found before, so the string goes on here.
-            let byte: u8 = unsafe { read_at(address + index as u32) };
+            let byte = memory(address.wrapping_add(index as u32));
             if byte == 0 {
-                self.command_line_length = index;
                 let text = core::str::from_utf8(&self.command_line[..index]);
-                return text.map(|_| ()).map_err(|_| MultibootError::CommandLine);
+                text.map_err(|_| MultibootError::CommandLine)?;
+                self.command_line_length = index;
+                return Ok(());
             }
             self.command_line[index] = byte;
         }
         Err(MultibootError::CommandLine)
     }
 
-    /// # Safety
-    /// A memory map of `bytes` bytes lies at `address`.
-    unsafe fn copy_map(&mut self, address: u32, bytes: u32) {
-        let mut offset = 0;
-        while offset + size_of::<MapEntry>() as u32 <= bytes && self.stretches_count < STRETCHES_MAX
+    /// Copies the map of `bytes` bytes at `address`, as far as there is room for stretches.
+    fn copy_map(&mut self, address: u32, bytes: u32, memory: &impl Fn(u32) -> u8) {
+        let mut offset = 0u32;
+        while offset
+            .checked_add(MAP_ENTRY_BYTES)
+            .is_some_and(|end| end <= bytes)
+            && self.stretches_count < STRETCHES_MAX
         {
-            // SAFETY: the entry lies inside the map.
-            let entry: MapEntry = unsafe { read_at(address + offset) };
-            self.stretches[self.stretches_count] = stretch(entry.base, entry.length, entry.kind);
+            let word = |at: u32| word_at(memory, address.wrapping_add(offset).wrapping_add(at));
+            let long = |at| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+            self.stretches[self.stretches_count] = stretch(long(4), long(12), word(20));
             self.stretches_count += 1;
-            offset += entry.size.saturating_add(4);
+            offset = offset.saturating_add(word(0).saturating_add(4));
         }
     }
 }
@@ -227,17 +226,9 @@ fn stretch(base: u64, length: u64, kind: u32) -> Stretch {
     Stretch { frames, is_usable }
 }
 
-/// # Safety
-/// A `T` lies at the physical address, identity-mapped; any bytes are a valid `T`.
-unsafe fn read_at<T: Copy>(address: u32) -> T {
-    // SAFETY: passed on to the caller; no alignment is asked for.
-    unsafe { (address as *const T).read_unaligned() }
+fn word_at(memory: &impl Fn(u32) -> u8, address: u32) -> u32 {
+    u32::from_le_bytes([0, 1, 2, 3].map(|offset| memory(address.wrapping_add(offset))))
 }
-
-const _: () = {
-    assert!(core::mem::offset_of!(Header, memory_map) == 48);
-    assert!(size_of::<MapEntry>() == 24);
-};
 
 #[cfg(test)]
 mod tests {
@@ -263,5 +254,71 @@ mod tests {
         );
         assert!(stretch(0x1800, 0x100, 1).frames.is_empty());
         assert!(stretch(u64::MAX - 5, u64::MAX, 1).frames.is_empty());
+    }
+
+    /// A structure at 0, a command line at 64, a map of two entries at 80, a module at 128.
+    fn structure() -> Vec<u8> {
+        let mut words = vec![0u32; HEADER_WORDS];
+        words[FLAGS] = HAS_COMMAND_LINE | HAS_MODULES | HAS_MEMORY_MAP;
+        words[COMMAND_LINE] = 64;
+        words[MODULES_COUNT] = 1;
+        words[MODULES] = 128;
+        words[MEMORY_MAP_BYTES] = 48;
+        words[MEMORY_MAP] = 80;
+        let mut bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        bytes.resize(64, 0);
+        bytes.extend(b"image cells=4\0\0\0");
+        for (base, length, kind) in [(0u64, 0x9_fc00u64, 1u32), (0x10_0000, 0x1000_0000, 2)] {
+            bytes.extend(20u32.to_le_bytes());
+            bytes.extend(base.to_le_bytes());
+            bytes.extend(length.to_le_bytes());
+            bytes.extend(kind.to_le_bytes());
+        }
+        bytes.extend(
+            [0x20_0000u32, 0x30_0000]
+                .into_iter()
+                .flat_map(u32::to_le_bytes),
+        );
+        bytes
+    }
+
+    /// Zeros follow the bytes.
+    fn parse(bytes: &[u8]) -> Result<Information, MultibootError> {
+        Information::parse(0, &|address| {
+            bytes.get(address as usize).copied().unwrap_or(0)
+        })
+    }
+
+    #[test]
+    fn a_good_structure_is_copied() {
+        let information = parse(&structure()).expect("good");
+        assert_eq!(information.command_line(), "image cells=4");
+        let stretches = information.stretches();
+        assert_eq!(stretches.len(), 2);
+        assert_eq!(stretches[0].frames.end, Frame(0x9f));
+        assert!(stretches[0].is_usable && !stretches[1].is_usable);
+        assert_eq!(information.module.end, PhysicalAddress(0x30_0000));
+    }
+
+    #[test]
+    fn entries_that_claim_any_size_end_the_map() {
+        let mut huge = structure();
+        huge[44..48].copy_from_slice(&u32::MAX.to_le_bytes());
+        huge[80..84].copy_from_slice(&(u32::MAX - 10).to_le_bytes());
+        assert_eq!(parse(&huge).expect("good").stretches().len(), 1);
+    }
+
+    #[test]
+    fn spoilt_structures_are_refused_or_copied_in_bounds() {
+        fuzz::cases(&[&structure()], |bytes| {
+            let Ok(information) = parse(bytes) else {
+                return;
+            };
+            assert!(information.command_line().len() < COMMAND_LINE_MAX);
+            assert!(information.module.start <= information.module.end);
+            for stretch in information.stretches() {
+                assert!(stretch.frames.start <= stretch.frames.end);
+            }
+        });
     }
 }

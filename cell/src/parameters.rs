@@ -256,4 +256,23 @@ mod tests {
             let _ = Parameters::parse(&format!("image {key}={value}"));
         }
     }
+
+    #[test]
+    fn spoilt_lines_are_refused_or_mean_what_they_say() {
+        let valid: [&[u8]; 3] = [
+            b"image cells=8 firewall=npt tick=1000 discard=writable seed=7",
+            b"cells=64 firewall=paging",
+            b"hive-monitor firewall=auto seed=18446744073709551615",
+        ];
+        fuzz::cases(&valid, |bytes| {
+            let line = String::from_utf8_lossy(bytes);
+            match Parameters::parse(&line) {
+                Ok(parameters) => {
+                    assert!((1..=64).contains(&parameters.cells));
+                    assert!(parameters.settings.tick_microseconds > 0);
+                }
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        });
+    }
 }

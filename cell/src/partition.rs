@@ -169,4 +169,30 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn no_numbers_make_the_division_panic_or_overlap() {
+        let valid = fuzz::bytes(&[4, 8, 0x100, 0x8_0000]);
+        fuzz::cases(&[&valid], |bytes| {
+            let words = fuzz::words(bytes);
+            let [cells, cpus, start, end] = words[..] else {
+                return;
+            };
+            let (cells, cpus) = (cells as usize, cpus as usize);
+            // What a memory map can name.
+            let top = u64::MAX / PAGE_SIZE;
+            let memory = FrameRange {
+                start: Frame(start.min(top)),
+                end: Frame(end.min(top)),
+            };
+            if check_cpus(cells, cpus).is_err() {
+                return;
+            }
+            let last = cell(cells - 1);
+            assert_eq!(cpus_of(last, cells, cpus).end, cpus);
+            if let Ok(region) = region_of(last, cells, memory) {
+                assert!(memory.contains_range(region));
+            }
+        });
+    }
 }

@@ -312,4 +312,17 @@ mod tests {
         }
         assert_eq!(Event::from_raw(0), None);
     }
+
+    #[test]
+    fn spoilt_slots_are_no_records_or_the_one_asked_for() {
+        let head = Event::Hint as u64 | 5 << 16 | 2 << 24 | 8 << 32;
+        let valid = fuzz::bytes(&[70, head, 1, 2]);
+        fuzz::cases(&[&valid], |bytes| {
+            if let [at, head, first, second] = fuzz::words(bytes)[..] {
+                let record = TraceRecord::decode([at, head, first, second], 7);
+                assert_eq!(record.is_some(), head >> 32 == 8);
+                let _ = record.map(|record| Event::from_raw(record.event));
+            }
+        });
+    }
 }

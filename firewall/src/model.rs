@@ -255,4 +255,29 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn no_arguments_of_a_hypercall_reach_beyond_the_callers_frames() {
+        let valid = [fuzz::bytes(&[0, 8, 1]), fuzz::bytes(&[24, 1, 2])];
+        let (words, homes) = (words(), homes());
+        let table = FirewallTable::new(&words, &homes);
+        fuzz::cases(&[&valid[0], &valid[1]], |bytes| {
+            let [first, count, writer] = fuzz::words(bytes)[..] else {
+                return;
+            };
+            let frames = FrameRange::new(Frame(first), count);
+            let writer = usize::try_from(writer).ok().and_then(CellId::new);
+            let (Some(frames), Some(writer)) = (frames, writer) else {
+                return;
+            };
+            for caller in (0..5).map(cell) {
+                if table.check(caller, frames, writer).is_ok() {
+                    table.grant(frames, writer);
+                    assert!(frames.iter().all(|frame| homes.of(frame) == Some(caller)));
+                    table.revoke(frames, writer);
+                }
+            }
+        });
+        assert!(words.iter().all(|word| word.load(Ordering::SeqCst) == 0));
+    }
 }

@@ -352,8 +352,8 @@ impl NestedTable {
                 page.address().0 | BRANCH
             })
         };
-        // Tried again when the processor marked the large page meanwhile. If another CPU was faster,
-        // its page serves and this one is lost until the next reset.
+        // Tried again when the processor marked the large page meanwhile. If another CPU was
+        // faster, its page serves and this one is lost until the next reset.
         let _ = directory.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
         Ok(())
     }

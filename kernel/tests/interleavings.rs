@@ -16,7 +16,7 @@
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
-    reason = "files of the kernel, of which this uses a part; a test may stop at a broken assumption"
+    reason = "files of the kernel are used in part; a test may stop at a broken assumption"
 )]
 
 #[path = "../src/atomic.rs"]
@@ -113,7 +113,6 @@ fn nobody_is_behind_a_gate_that_is_closed_and_empty() {
 fn a_gate_that_opens_again_lets_through_and_keeps_count() {
     explore(|| {
         let guarded = Arc::new(Guarded::default());
-        guarded.gate.close();
         let visitor = spawn(&guarded, |guarded| {
             guarded.visit();
             guarded.visit();

@@ -478,4 +478,27 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn spoilt_records_are_refused_or_what_a_cell_could_have_stored() {
+        let record = RecoveryRecord::new();
+        record.store(&sample(3));
+        let mut valid = [0; 64];
+        record.copy_words(0, &mut valid);
+        fuzz::cases(&[&fuzz::bytes(&valid)], |bytes| {
+            let words = fuzz::words(bytes);
+            let mut copy = RecordCopy::<4>::EMPTY;
+            let outcome = copy.read(|first, to| {
+                for (offset, word) in to.iter_mut().enumerate() {
+                    *word = words.get(first + offset).copied().unwrap_or(0);
+                }
+                Ok(())
+            });
+            if outcome.is_ok() {
+                let again = RecoveryRecord::new();
+                again.store(&copy);
+                assert_eq!(read(&again), Ok(copy));
+            }
+        });
+    }
 }

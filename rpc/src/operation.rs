@@ -432,4 +432,36 @@ mod tests {
             prop_assert_eq!(FrameList::decode(list.encode()), Some(list));
         }
     }
+
+    #[test]
+    fn spoilt_payloads_are_refused_or_decode_to_what_they_are() {
+        let frames: Vec<Frame> = (0x1000..0x100b).map(Frame).collect();
+        let import = ImportPage {
+            page: ClaimedPage::new(3),
+            access: Access::Write,
+        };
+        let valid = [
+            Compute { seed: 1, rounds: 9 }.encode(),
+            import.encode(),
+            BorrowFrames { count: FRAMES_MAX }.encode(),
+            FrameList::new(&frames).unwrap().encode(),
+        ];
+        let valid = valid.map(|payload| payload.to_bytes()[..payload.len()].to_vec());
+        let valid = valid.each_ref().map(Vec::as_slice);
+        fuzz::cases(&valid, |bytes| {
+            let Some(payload) = Payload::from_bytes(bytes) else {
+                return;
+            };
+            let forms = [
+                Compute::decode(payload).map(Compute::encode),
+                ImportPage::decode(payload).map(ImportPage::encode),
+                BorrowFrames::decode(payload).map(BorrowFrames::encode),
+                FrameList::decode(payload).map(|list| list.encode()),
+            ];
+            for form in forms.into_iter().flatten() {
+                assert_eq!(form, payload);
+            }
+            assert!(BorrowFrames::decode(payload).is_none_or(|it| it.count <= FRAMES_MAX));
+        });
+    }
 }

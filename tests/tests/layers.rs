@@ -8,22 +8,26 @@ use tests::sources::workspace_root;
 /// Each crate and the crates of the project that it may build on. A layer that is not named here
 /// fails the test.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("cell", &[]),
-    ("firewall", &["cell"]),
-    ("rpc", &["cell"]),
-    ("recovery", &["cell"]),
-    ("userland", &["cell"]),
+    ("fuzz", &[]),
+    ("cell", &["fuzz"]),
+    ("firewall", &["cell", "fuzz"]),
+    ("rpc", &["cell", "fuzz"]),
+    ("recovery", &["cell", "fuzz"]),
+    ("userland", &["cell", "fuzz"]),
     (
         "kernel",
-        &["cell", "firewall", "rpc", "recovery", "userland"],
+        &["cell", "firewall", "rpc", "recovery", "userland", "fuzz"],
     ),
-    ("boot", &["cell", "firewall"]),
+    ("boot", &["cell", "firewall", "fuzz"]),
     ("boot-image", &["cell", "firewall", "boot"]),
     (
         "kernel-image",
         &["cell", "firewall", "rpc", "recovery", "userland", "kernel"],
     ),
-    ("qemu-runner", &["cell", "rpc", "recovery", "userland"]),
+    (
+        "qemu-runner",
+        &["cell", "rpc", "recovery", "userland", "fuzz"],
+    ),
     ("tests", &["cell", "qemu-runner"]),
 ];
 

@@ -138,4 +138,33 @@ mod tests {
         assert_eq!(typed(&bytes), ["x".repeat(LINE_BYTES)]);
         assert_eq!(typed(b"\x1b[A\xffok\r"), ["[Aok"]);
     }
+
+    #[test]
+    fn whatever_is_typed_the_line_is_short_printable_text() {
+        let valid: [&[u8]; 3] = [
+            b"help\r",
+            b"hellp\x08\x08p\nwork\x15cells\r\n",
+            b"\x1b[A\x03x\r",
+        ];
+        fuzz::cases(&valid, |bytes| {
+            let mut shown = 0;
+            let mut editor = LineEditor::new();
+            for &byte in bytes {
+                match editor.feed(byte) {
+                    Reaction::Echo(_) => shown += 1,
+                    Reaction::RubOut => shown -= 1,
+                    Reaction::RubOutLine(count) => shown -= count,
+                    Reaction::Cancelled => shown = 0,
+                    Reaction::Complete => {
+                        let line = editor.take();
+                        assert_eq!(line.text().len(), shown);
+                        assert!(line.text().bytes().all(|byte| matches!(byte, b' '..=b'~')));
+                        shown = 0;
+                    }
+                    Reaction::Nothing => {}
+                }
+                assert!(shown <= LINE_BYTES);
+            }
+        });
+    }
 }

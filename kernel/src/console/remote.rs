@@ -169,4 +169,23 @@ mod tests {
             Some(LINE_BYTES)
         );
     }
+
+    #[test]
+    fn whatever_another_cell_sends_is_shown_as_lines_of_text() {
+        let long = [b'x'; 2 * LINE_BYTES];
+        fuzz::cases(&[b"one\ntwo\n", b"\x1b[2J\r\n\x07", &long], |text| {
+            let mut line = Line {
+                bytes: [0; LINE_BYTES],
+                length: 0,
+            };
+            for &byte in text {
+                let Some((bytes, length)) = collect(&mut line, byte) else {
+                    continue;
+                };
+                let (end, shown) = bytes[..length].split_last().expect("a line feed at least");
+                assert_eq!(*end, b'\n');
+                assert!(shown.iter().all(|&byte| byte >= b' ' && byte != 0x7f));
+            }
+        });
+    }
 }

@@ -145,4 +145,36 @@ mod tests {
         }
         assert_eq!(verified(&account(&memory, PUBLIC).unwrap()), 40);
     }
+
+    #[test]
+    fn a_spoilt_public_area_is_read_without_harm() {
+        let memory = memory(4 << 20);
+        let at = part(PUBLIC, EPITAPH_OFFSET);
+        memory.write_u32(at, 1).unwrap();
+        memory
+            .write(field(at, offset_of!(Epitaph, text)), b"out of frames")
+            .unwrap();
+        memory
+            .write_u32(field(at, offset_of!(Epitaph, length)), 13)
+            .unwrap();
+        let mut valid = vec![0; offset_of!(Epitaph, text) + 16];
+        memory.read(at, &mut valid).unwrap();
+        fuzz::cases(&[&valid], |bytes| {
+            memory.write(at, bytes).unwrap();
+            memory.write(part(PUBLIC, WORKLOAD_OFFSET), bytes).unwrap();
+            memory.write(PUBLIC, bytes).unwrap();
+            if let Some((_, text)) = epitaph(&memory, PUBLIC).unwrap() {
+                assert!(!text.contains(char::is_control));
+            }
+            let account = account(&memory, PUBLIC).unwrap();
+            let sum = total(&account, |counts| counts.verified);
+            assert!(
+                account
+                    .operations
+                    .iter()
+                    .all(|counts| counts.verified <= sum)
+            );
+            Header::read(&memory, PUBLIC).unwrap().serves();
+        });
+    }
 }

@@ -278,4 +278,27 @@ pub(crate) mod tests {
             assert!(MachineView::read(&memory, base).is_err());
         }
     }
+
+    #[test]
+    fn spoilt_records_are_refused_or_describe_a_machine_in_bounds() {
+        let (memory, base) = synthetic();
+        let mut valid = vec![0; offset_of!(MachineRecord, cells) + 2 * size_of::<CellEntry>()];
+        memory.read(base, &mut valid).unwrap();
+        let length = valid.len();
+        fuzz::cases(&[&valid], |bytes| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(length, 0);
+            memory.write(base, &bytes).unwrap();
+            let Ok(Some(view)) = MachineView::read(&memory, base) else {
+                return;
+            };
+            assert!((1..=CELLS_MAX).contains(&view.cells()) && view.cpus <= CPUS_MAX);
+            for cell in 0..view.cells() {
+                assert!(memory.contains(view.public(cell), PUBLIC_SIZE));
+                view.cell(&memory, cell).unwrap();
+            }
+            assert!(view.cpus_of(&memory, 0).unwrap().len() <= view.cpus);
+            let _ = view.live_set(&memory).unwrap();
+        });
+    }
 }

@@ -103,7 +103,9 @@ impl RingReader {
             self.next = written.saturating_sub(self.records);
         }
         if written - self.next > self.records {
-            self.lost += written - self.next - self.records;
+            // Counts of a sick cell add up to anything.
+            let missed = written - self.next - self.records;
+            self.lost = self.lost.saturating_add(missed);
             self.next = written - self.records;
         }
         while self.next < written {
@@ -139,7 +141,7 @@ impl RingReader {
                 event,
                 arguments: record.arguments,
             }),
-            None => self.lost += 1,
+            None => self.lost = self.lost.saturating_add(1),
         }
         true
     }
@@ -186,7 +188,8 @@ impl TraceReader {
 
     /// Records that were overwritten, unfinished or unknown.
     pub fn lost(&self) -> u64 {
-        self.rings.iter().map(|ring| ring.lost).sum()
+        let lost = self.rings.iter().map(|ring| ring.lost);
+        lost.fold(0, u64::saturating_add)
     }
 }
 
@@ -262,11 +265,50 @@ mod tests {
     }
 
     #[test]
+    fn counts_that_jump_to_and_fro_are_survived() {
+        let memory = memory(4 << 20);
+        let mut reader = RingReader::cell(0, PUBLIC);
+        let ring = part(PUBLIC, TRACE_OFFSET);
+        for written in [u64::MAX, 0, u64::MAX, 0] {
+            memory
+                .write_u64(field(ring, CellTrace::WRITTEN_OFFSET), written)
+                .unwrap();
+            assert!(poll(&mut reader, &memory).is_empty());
+        }
+        assert_eq!(reader.lost, u64::MAX);
+    }
+
+    #[test]
     fn unknown_events_are_counted_not_shown() {
         let memory = memory(4 << 20);
         let mut reader = RingReader::cell(0, PUBLIC);
         put(&memory, 0, 999);
         assert!(poll(&mut reader, &memory).is_empty());
         assert_eq!(reader.lost, 1);
+    }
+
+    #[test]
+    fn a_spoilt_ring_costs_bounded_time_and_gives_known_events_of_its_own() {
+        let memory = memory(4 << 20);
+        for number in 0..3 {
+            put(&memory, number, Event::Hint as u16);
+        }
+        let ring = part(PUBLIC, TRACE_OFFSET);
+        let mut valid = vec![0; CellTrace::SLOTS_OFFSET + 4 * SLOT_BYTES];
+        memory.read(ring, &mut valid).unwrap();
+        let length = valid.len();
+        let mut reader = RingReader::cell(1, PUBLIC);
+        fuzz::cases(&[&valid], |bytes| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(length, 0);
+            memory.write(ring, &bytes).unwrap();
+            let records = poll(&mut reader, &memory);
+            assert!(records.len() <= TRACE_RECORDS);
+            assert!(
+                records
+                    .iter()
+                    .all(|record| record.source == Source::Cell(1))
+            );
+        });
     }
 }

@@ -284,4 +284,27 @@ mod tests {
         let frozen = BTreeSet::from([0, 2]);
         assert_eq!(continue_command(4, &frozen), "vCont;c:p1.2;c:p1.4");
     }
+
+    #[test]
+    fn spoilt_packets_are_refused_or_taken_out_once() {
+        let valid: [&[u8]; 3] = [
+            b"+$OK#9a",
+            b"$T02thread:p01.02;#2b+$#00",
+            b"$m0,8#30$E01#a6",
+        ];
+        fuzz::cases(&valid, |bytes| {
+            let mut buffer = bytes.to_vec();
+            loop {
+                let before = buffer.len();
+                match take_packet(&mut buffer) {
+                    Ok(None) => break,
+                    Ok(Some(packet)) => {
+                        assert!(decode_hex(&packet).is_none_or(|it| it.len() < before));
+                    }
+                    Err(_) => {}
+                }
+                assert!(buffer.len() < before, "taken, or thrown away");
+            }
+        });
+    }
 }
