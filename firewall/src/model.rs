@@ -20,15 +20,46 @@ use cell::{CELLS_MAX, CellId, CellSet, Frame, FrameRange};
 use crate::atomic::{AtomicU64, Ordering};
 
 /// The regions of the cells, which name every frame's home.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Homes {
     regions: [FrameRange; CELLS_MAX],
+    spans: [GrantedSpan; CELLS_MAX],
+}
+
+/// Where a home ever granted something: whoever looks for its grants looks no farther. A cell shares
+/// few of its frames, and they lie together.
+#[derive(Debug)]
+struct GrantedSpan {
+    start: AtomicU64,
+    end: AtomicU64,
+}
+
+impl GrantedSpan {
+    fn new() -> Self {
+        Self {
+            start: AtomicU64::new(u64::MAX),
+            end: AtomicU64::new(0),
+        }
+    }
+
+    fn widen(&self, frames: FrameRange) {
+        // Most grants widen nothing, and a load costs less than an atomic change.
+        if self.start.load(Ordering::SeqCst) > frames.start.0 {
+            self.start.fetch_min(frames.start.0, Ordering::SeqCst);
+        }
+        if self.end.load(Ordering::SeqCst) < frames.end.0 {
+            self.end.fetch_max(frames.end.0, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Homes {
     /// Homes by region, in cell order; an empty range for a cell that does not exist.
-    pub const fn new(regions: [FrameRange; CELLS_MAX]) -> Self {
-        Self { regions }
+    pub fn new(regions: [FrameRange; CELLS_MAX]) -> Self {
+        Self {
+            regions,
+            spans: core::array::from_fn(|_| GrantedSpan::new()),
+        }
     }
 
     /// The home of `frame`.
@@ -104,8 +135,25 @@ impl<'a> FirewallTable<'a> {
         Ok(())
     }
 
+    /// The frames of `home` outside of which it never granted any.
+    pub fn ever_granted(&self, home: CellId) -> FrameRange {
+        let span = &self.homes.spans[home.index()];
+        let (start, end) = (
+            span.start.load(Ordering::SeqCst),
+            span.end.load(Ordering::SeqCst),
+        );
+        FrameRange {
+            start: Frame(start.min(end)),
+            end: Frame(end),
+        }
+    }
+
     /// Adds `writer` to the set of each frame. The caller has been through [`Self::check`].
     pub fn grant(&self, frames: FrameRange, writer: CellId) {
+        // Before the sets: a quarantine that does not see the span yet is seen by the grant.
+        if let Some(home) = self.homes.of(frames.start) {
+            self.homes.spans[home.index()].widen(frames);
+        }
         for frame in frames.iter() {
             self.writers[frame.index()].fetch_or(CellSet::only(writer).0, Ordering::SeqCst);
         }
@@ -124,7 +172,7 @@ impl<'a> FirewallTable<'a> {
 
     /// Empties every set in the region of `home`: a new life of the home has granted nothing.
     pub fn forget_grants_of(&self, home: CellId) {
-        for frame in self.homes.region(home).iter() {
+        for frame in self.ever_granted(home).iter() {
             let set = &self.writers[frame.index()];
             if set.load(Ordering::SeqCst) != 0 {
                 set.store(0, Ordering::SeqCst);
@@ -134,8 +182,7 @@ impl<'a> FirewallTable<'a> {
 
     /// The frames of `home` that `writer` may write.
     pub fn granted(&self, home: CellId, writer: CellId) -> impl Iterator<Item = Frame> {
-        self.homes
-            .region(home)
+        self.ever_granted(home)
             .iter()
             .filter(move |&frame| self.writers(frame).contains(writer))
     }

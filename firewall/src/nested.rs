@@ -275,7 +275,7 @@ impl NestedTable {
                 .compare_exchange(0, bits, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         };
-        let large = frame.start().0 & !(LARGE_PAGE_SIZE - 1);
+        let large = frame.0 / LARGE_PAGE_FRAMES * LARGE_PAGE_FRAMES * PAGE_SIZE;
         if open(directory, large | Access::Read.bits() | LARGE) {
             return;
         }

@@ -58,17 +58,15 @@ fn ungranted(monitor: &Monitor) -> Access {
 
 /// Forgets what `cell` granted and what was granted to it, in writer sets and tables.
 fn forget_grants(monitor: &Monitor, cell: CellId) {
-    let home = monitor.machine.cell(cell).region;
-    for frame in home.iter() {
+    for frame in monitor.table.ever_granted(cell).iter() {
         for writer in monitor.table.writers(frame).iter() {
             write_protect(monitor, writer, frame);
         }
     }
     monitor.table.forget_grants_of(cell);
     for other in monitor.machine.all_cells().without(cell).iter() {
-        monitor
-            .table
-            .revoke(monitor.machine.cell(other).region, cell);
+        let shared = monitor.table.ever_granted(other);
+        monitor.table.revoke(shared, cell);
     }
     let entry = monitor.machine.cell(cell);
     entry.quarantined_by.store(0, Ordering::SeqCst);
