@@ -97,7 +97,8 @@ impl MonitorMemory {
     }
 }
 
-/// The end of the memory that the monitor's and the nested tables can map: one entry of their roots.
+/// The end of the memory that the monitor's and the nested tables can map: one entry of their
+/// roots.
 pub const REACH_MAX: PhysicalAddress = PhysicalAddress(512 << 30);
 
 /// The largest stretch of usable RAM from 1 MiB to [`REACH_MAX`].

@@ -70,7 +70,7 @@ const PRESENT_WRITABLE: u64 = 0b11;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Maps memory up to `end`, at most [`crate::memory::REACH_MAX`]. By the boot CPU, before the others start:
+/// Maps memory up to `end`, at most `REACH_MAX`. By the boot CPU, before the others start:
 /// all use the same tables.
 ///
 /// # Errors

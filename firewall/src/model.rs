@@ -26,8 +26,8 @@ pub struct Homes {
     spans: [GrantedSpan; CELLS_MAX],
 }
 
-/// Where a home ever granted something: whoever looks for its grants looks no farther. A cell shares
-/// few of its frames, and they lie together.
+/// Where a home ever granted something: whoever looks for its grants looks no farther. A cell
+/// shares few of its frames, and they lie together.
 #[derive(Debug)]
 struct GrantedSpan {
     start: AtomicU64,

@@ -130,7 +130,8 @@ fn stop(place: Place, message: fmt::Arguments<'_>) -> ! {
     let is_first = !STOPPING.swap(true, Ordering::SeqCst);
     if let Some(own) = known().filter(|_| is_first) {
         // First, so that nobody goes on computing with what a broken kernel holds, as the panic
-        // routine of Hive did by FLASH's memory cut-off. Where the monitor cannot, the vote ends it.
+        // routine of Hive did by FLASH's memory cut-off. Where the monitor cannot, the vote ends
+        // it.
         let _ = hypercall::cut_off();
         public_area::panicked();
         trace::record(Event::Panic, place.instruction, 0);

@@ -115,9 +115,9 @@ pub(crate) fn cut_off(monitor: &Monitor, home: CellId) -> Result<(), Exhausted> 
     outcome
 }
 
-/// Lets `cell` load memory again whose home cut it off in an earlier life. Not at once for everybody
-/// when the home begins a new life, for the tables of cells that begin theirs at the same time are
-/// in the making; so when it is missed. Returns whether that was the matter.
+/// Lets `cell` load memory again whose home cut it off in an earlier life. Not at once for
+/// everybody when the home begins a new life, for the tables of cells that begin theirs at the same
+/// time are in the making; so when it is missed. Returns whether that was the matter.
 pub(crate) fn reopen(monitor: &Monitor, cell: CellId, frame: Frame) -> bool {
     let Some(home) = monitor.table.homes().of(frame) else {
         return false;

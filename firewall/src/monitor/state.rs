@@ -156,8 +156,8 @@ pub struct PerCpu {
     pub init_sent_at: AtomicU64,
     /// Kicks of this CPU whose NMI was sent.
     pub kicks_sent: AtomicU64,
-    /// Whether every kick so far had been sent when the CPU last looked: what was sent by then comes
-    /// before the next guest instruction.
+    /// Whether every kick so far had been sent when the CPU last looked: what was sent by then
+    /// comes before the next guest instruction.
     pub all_kicks_sent: AtomicBool,
     /// Whether an NMI may still come that belongs to a kick which was answered already.
     pub is_echo_possible: AtomicBool,

@@ -29,8 +29,8 @@ const ATTEMPTS: usize = 3;
 /// Boot parameters with which operations are measured: no work beside them, and no alarm because of
 /// them.
 const QUIET: [(&str, &str); 2] = [("workers=", " workers=0"), ("hint=", " hint=1000")];
-/// Boot parameters with which work is counted: workers that never rest, and a patience that lets them
-/// have every CPU.
+/// Boot parameters with which work is counted: workers that never rest, and a patience that lets
+/// them have every CPU.
 const BUSY: [(&str, &str); 4] = [
     ("rest=", " rest=0"),
     ("hint=", " hint=500"),

@@ -11,10 +11,10 @@
 //! The processor saves and restores RAX, RSP, RIP, RFLAGS, CS, SS, CR0, CR3, CR4, EFER, GDTR, IDTR
 //! of the host (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and
 //! SSE state, which the monitor does not rely on across an entry; debug registers DR0 to DR3, which
-//! the monitor does not use. The x87 registers stay the guest's all the while; so do FS, GS, TR, LDTR
-//! and the system call registers, for a CPU runs one guest only: [`load_rest`] loads them when a life
-//! begins, and no exit needs `VMSAVE` and `VMLOAD`. The monitor's interrupt gates use no stack of a
-//! TSS, which would be the guest's.
+//! the monitor does not use. The x87 registers stay the guest's all the while; so do FS, GS, TR,
+//! LDTR and the system call registers, for a CPU runs one guest only: [`load_rest`] loads them when
+//! a life begins, and no exit needs `VMSAVE` and `VMLOAD`. The monitor's interrupt gates use no
+//! stack of a TSS, which would be the guest's.
 //!
 //! Neither `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a
 //! change of the *first* CPU's flags that is not atomic, and so undoes a `VMRUN` or `STGI` that the
