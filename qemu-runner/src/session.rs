@@ -49,8 +49,15 @@ impl Session {
         let (mut qemu, mut qmp) = Qemu::start(launch)?;
         let deadline = started + BOOT_LIMIT;
         let machine = loop {
+            let seconds = started.elapsed().as_secs();
+            progress.step(&format!("booting: the monitor starts, {seconds} s"));
+            if let Some(reason) = MachineView::refusal(qemu.memory(), record)? {
+                let problem = format!("the monitor did not start the machine: {reason}");
+                return Err(with_serial(&qemu, &problem));
+            }
             stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            let view = MachineView::read(qemu.memory(), record)?;
+            let view = MachineView::read(qemu.memory(), record)
+                .map_err(|error| with_serial(&qemu, &explain(&error)))?;
             if let Some(view) = view
                 && view.booted_at(qemu.memory())? != 0
             {
@@ -160,10 +167,19 @@ fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()>
         }
         None => return Ok(()),
     };
+    Err(with_serial(qemu, &problem))
+}
+
+/// An error of the guest, with the end of what it wrote to its serial port.
+fn with_serial(qemu: &Qemu, problem: &str) -> Error {
     let serial = qemu.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
-    Err(Error::Guest(format!(
-        "{problem}\nthe end of the serial log:\n{last}"
-    )))
+    Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}"))
+}
+
+/// An error without the word for its kind, which it gets again.
+fn explain(error: &Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("guest: ").unwrap_or(&text).to_string()
 }
