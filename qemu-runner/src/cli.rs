@@ -143,7 +143,10 @@ pub struct InjectArguments {
     #[arg(long, value_name = "EVENT", value_parser = parse_event, requires = "then")]
     pub on: Option<Event>,
     /// Which occurrence of the event, from 1.
-    #[arg(long, default_value_t = 1, requires = "then", value_parser = value_parser!(u32).range(1..))]
+    #[arg(
+        long, default_value_t = 1, value_parser = value_parser!(u32).range(1..),
+        requires = "then"
+    )]
     pub count: u32,
     /// How long after the event.
     #[arg(

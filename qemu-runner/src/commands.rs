@@ -18,6 +18,7 @@ use crate::perfetto::TraceFile;
 use crate::qemu::command::{Machine, Serial};
 use crate::qemu::install::{self, Accelerator};
 use crate::qemu::process::{Launch, Qemu};
+use crate::session::LastCell;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 use crate::{bench, doctor, interrupt, report, timeline};
@@ -168,6 +169,7 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     if format == Format::Text {
         eprintln!("Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor and back");
     }
+    let mut last_cell = LastCell::new(&launch.images)?;
     let started = Instant::now();
     let over = |started: Instant| {
         arguments
@@ -181,6 +183,9 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
         }
         if over(started) {
             break None;
+        }
+        if last_cell.is_gone(qemu.memory()) {
+            eprintln!("\nno cell is left; {}", way_out(format));
         }
         thread::sleep(Duration::from_millis(20));
     };
@@ -197,6 +202,14 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     match status {
         Some(status) if !status.success() => Err(Error::Qemu(format!("ended with {status}"))),
         _ => Ok(Ending::Held),
+    }
+}
+
+/// How a user leaves a machine that does not end by itself.
+const fn way_out(format: Format) -> &'static str {
+    match format {
+        Format::Text => "Ctrl-A X leaves",
+        Format::Json => "Ctrl-C leaves",
     }
 }
 

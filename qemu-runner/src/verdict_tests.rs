@@ -132,6 +132,17 @@ fn latencies_count_from_the_fault_and_to_the_last_survivor() {
 }
 
 #[test]
+fn an_epoch_before_the_first_hint_is_another_matter() {
+    let mut run = good_run();
+    let begins = |at| record(at, Source::Cell(2), Event::EpochBegin, [1, 2]);
+    run.records.extend([begins(103), begins(109)]);
+    run.records.sort_by_key(|record| record.at);
+    assert_eq!(Latencies::of(&run).epoch_begun, Some(9.0));
+    run.records.retain(|record| record.event != Event::Hint);
+    assert_eq!(Latencies::of(&run).epoch_begun, None);
+}
+
+#[test]
 fn a_dead_bystander_is_a_spread() {
     let mut run = good_run();
     run.after[2] = cell(2, 5);
