@@ -1,10 +1,11 @@
 //! The command line. The comments below are its help.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cell::trace::Event;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{Area, Plan, Strike, Trigger, parse_event};
@@ -107,8 +108,8 @@ pub struct InjectArguments {
     #[arg(long, default_value_t = 1)]
     pub cell: usize,
     /// Which of the cell's CPUs, for faults of one CPU.
-    #[arg(long, default_value_t = 0, value_name = "INDEX")]
-    pub cpu: usize,
+    #[arg(long, value_name = "INDEX")]
+    pub cpu: Option<usize>,
     /// How long the cells work before the fault.
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration)]
     pub at: Duration,
@@ -136,16 +137,22 @@ pub struct InjectArguments {
     #[arg(long, value_name = "FAULT", requires = "on")]
     pub then: Option<Fault>,
     /// The cell of the second fault.
-    #[arg(long, default_value_t = 2, value_name = "CELL")]
+    #[arg(long, default_value_t = 2, value_name = "CELL", requires = "then")]
     pub then_cell: usize,
     /// The event that the second fault waits for, such as hint, agreement.round, recovery.barrier1.
-    #[arg(long, value_name = "EVENT", value_parser = parse_event)]
+    #[arg(long, value_name = "EVENT", value_parser = parse_event, requires = "then")]
     pub on: Option<Event>,
-    /// Which occurrence of the event.
-    #[arg(long, default_value_t = 1)]
+    /// Which occurrence of the event, from 1.
+    #[arg(
+        long, default_value_t = 1, value_parser = value_parser!(u32).range(1..),
+        requires = "then"
+    )]
     pub count: u32,
     /// How long after the event.
-    #[arg(long, default_value = "0ms", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long, default_value = "0ms", value_name = "TIME", value_parser = parse_duration,
+        requires = "then"
+    )]
     pub delay: Duration,
     /// How long the run may take after the fault.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
@@ -190,13 +197,17 @@ pub struct DoctorArguments {
 }
 
 impl Cli {
-    /// Who reads the result.
-    pub const fn format(&self) -> Format {
-        if self.json {
-            Format::Json
-        } else {
-            Format::Text
-        }
+    /// Takes the words of the command line; `--json` may stand before or after the subcommand. The
+    /// format holds for errors too.
+    pub fn parse_words(
+        words: impl IntoIterator<Item = OsString>,
+    ) -> (Result<Self, clap::Error>, Format) {
+        let (json, others): (Vec<OsString>, _) =
+            words.into_iter().partition(|word| word == "--json");
+        let cli = Self::try_parse_from::<Vec<OsString>, _>(others);
+        let json = !json.is_empty();
+        let format = if json { Format::Json } else { Format::Text };
+        (cli.map(|cli| Self { json, ..cli }), format)
     }
 }
 
@@ -236,9 +247,10 @@ impl InjectArguments {
     /// The plan.
     ///
     /// # Errors
-    /// Says which fault does not exist.
+    /// Says which fault does not exist, or which option has no meaning for it.
     pub fn plan(&self) -> Result<Plan, String> {
         let mut fault: Fault = self.fault.parse()?;
+        self.check_options(fault)?;
         if self.corrected && fault == Fault::Host(HostFault::CpuMce) {
             fault = Fault::Host(HostFault::CpuMceCorrected);
         }
@@ -248,7 +260,7 @@ impl InjectArguments {
         };
         let first = Strike::new(fault, self.cell);
         let first = Strike {
-            cpu_index: self.cpu,
+            cpu_index: self.cpu.unwrap_or(0),
             argument: self.argument.unwrap_or(first.argument),
             seed: self.seed,
             area,
@@ -277,6 +289,37 @@ impl InjectArguments {
             rehearsals: self.rehearsals,
             bound: self.bound,
         })
+    }
+
+    /// Refuses options that would be ignored.
+    fn check_options(&self, fault: Fault) -> Result<(), String> {
+        let only_for = |fault: HostFault| self.fault != Fault::Host(fault).name();
+        let refused = [
+            (
+                self.thaw.is_some() && only_for(HostFault::CpuFreeze),
+                "--thaw",
+                "is for cpu.freeze",
+            ),
+            (
+                self.corrected && only_for(HostFault::CpuMce),
+                "--corrected",
+                "is for cpu.mce",
+            ),
+            (
+                self.argument.is_some() && fault.entry().argument.is_none(),
+                "--argument",
+                "is for faults that take a number; `inject list` shows which",
+            ),
+            (
+                self.cpu.is_some() && !fault.is_of_one_cpu(),
+                "--cpu",
+                "is for faults of one CPU",
+            ),
+        ];
+        match refused.into_iter().find(|(is_refused, ..)| *is_refused) {
+            Some((_, option, meaning)) => Err(format!("{option} {meaning}, not for {fault}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -307,6 +350,48 @@ mod tests {
             (trigger.event, trigger.delay),
             (Event::Hint, Duration::from_millis(1))
         );
+    }
+
+    #[test]
+    fn options_that_would_be_ignored_are_refused_by_name() {
+        let plan = |words: &str| {
+            let cli = Cli::try_parse_from(words.split(' ')).map_err(|error| error.to_string())?;
+            match cli.command {
+                Some(Command::Inject(arguments)) => arguments.plan(),
+                _ => panic!("not inject"),
+            }
+        };
+        for (words, option) in [
+            ("cpu.halt --thaw 1s", "--thaw"),
+            ("cpu.halt --corrected", "--corrected"),
+            ("sw.panic --argument 3", "--argument"),
+            ("sw.panic --cpu 1", "--cpu"),
+            ("cpu.halt --on hint", "--then"),
+            ("cpu.halt --delay 1ms", "--then"),
+            ("cpu.halt --then sw.panic --on hint --count 0", "--count"),
+        ] {
+            let refusal = plan(&format!("hive inject {words}")).unwrap_err();
+            assert!(refusal.contains(option), "{words}: {refusal}");
+        }
+        for words in [
+            "cpu.freeze --cell 3 --cpu 1 --thaw 500ms",
+            "cpu.mce --corrected",
+            "rpc.drop --argument 3",
+        ] {
+            assert!(plan(&format!("hive inject {words}")).is_ok(), "{words}");
+        }
+    }
+
+    #[test]
+    fn json_may_stand_anywhere() {
+        for words in ["hive --json inject list", "hive inject list --json"] {
+            let (cli, format) = Cli::parse_words(words.split(' ').map(OsString::from));
+            assert!(matches!(cli.unwrap().command, Some(Command::Inject(_))));
+            assert_eq!(format, Format::Json);
+        }
+        let (cli, format) = Cli::parse_words(["hive", "runn", "--json"].map(OsString::from));
+        assert!(cli.is_err());
+        assert_eq!(format, Format::Json);
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
 
@@ -15,18 +14,23 @@ use crate::fault::catalogue::{CATALOGUE, Expectation};
 use crate::images::{self, Images};
 use crate::latency::Latencies;
 use crate::output::{Format, Progress, print_json, print_text, table};
+use crate::perfetto::TraceFile;
 use crate::qemu::command::{Machine, Serial};
 use crate::qemu::install::{self, Accelerator};
 use crate::qemu::process::{Launch, Qemu};
+use crate::session::LastCell;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
-use crate::{bench, doctor, interrupt, perfetto, report, timeline};
+use crate::{bench, doctor, interrupt, report, timeline};
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, format) = Cli::parse_words(std::env::args_os());
+    let cli = match cli {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, format),
+    };
     interrupt::install();
-    let format = cli.format();
     match dispatch(cli, format) {
         Ok(ending) => ending.into(),
         Err(error) => {
@@ -46,6 +50,18 @@ fn dispatch(cli: Cli, format: Format) -> Result<Ending> {
         Some(Command::Doctor(arguments)) => doctor::command(arguments, format),
         Some(Command::Build(arguments)) => build(&arguments, format),
     }
+}
+
+/// A command line that is not understood, or a question about it.
+fn refuse(error: &clap::Error, format: Format) -> ExitCode {
+    if format == Format::Text || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let error = Error::Usage(text.trim_end().into());
+    complain(&error, format);
+    error.exit_code().into()
 }
 
 fn complain(error: &Error, format: Format) {
@@ -153,6 +169,7 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     if format == Format::Text {
         eprintln!("Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor and back");
     }
+    let mut last_cell = LastCell::new(&launch.images)?;
     let started = Instant::now();
     let over = |started: Instant| {
         arguments
@@ -166,6 +183,9 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
         }
         if over(started) {
             break None;
+        }
+        if last_cell.is_gone(qemu.memory()) {
+            eprintln!("\nno cell is left; {}", way_out(format));
         }
         thread::sleep(Duration::from_millis(20));
     };
@@ -182,6 +202,14 @@ fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
     match status {
         Some(status) if !status.success() => Err(Error::Qemu(format!("ended with {status}"))),
         _ => Ok(Ending::Held),
+    }
+}
+
+/// How a user leaves a machine that does not end by itself.
+const fn way_out(format: Format) -> &'static str {
+    match format {
+        Format::Text => "Ctrl-A X leaves",
+        Format::Json => "Ctrl-C leaves",
     }
 }
 
@@ -222,18 +250,19 @@ fn stty(argument: &str) -> Option<String> {
 fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     let plan = arguments.plan().map_err(Error::Usage)?;
     plan.check(arguments.machine.cells)?;
+    arguments.machine.machine().check()?;
+    plan.check_cpus(arguments.machine.cells, arguments.machine.cpus)?;
+    let trace = arguments.trace.as_deref().map(TraceFile::open);
+    let trace = trace.transpose()?;
     let mut progress = Progress::new();
     let launch = launch(&arguments.machine, Serial::Log, &mut progress)?;
-    let detail = if arguments.trace.is_some() {
+    let detail = if trace.is_some() {
         Detail::All
     } else {
         Detail::Events
     };
     let observed = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
-    if let Some(path) = &arguments.trace {
-        perfetto::write(path, &observed)?;
-    }
     let verdict = Verdict::of(&observed);
     let latencies = Latencies::of(&observed);
     let lines = timeline::lines(&observed);
@@ -249,6 +278,13 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
                 &setup, &plan, &observed, &verdict, &latencies, &lines,
             ))?;
         }
+    }
+    // Last, so that the report is not lost with it, and said on stderr only: stdout has its one
+    // object.
+    let written = trace.map_or(Ok(()), |trace| trace.write(&observed));
+    if let Err(error) = written {
+        eprintln!("error: {error}");
+        return Ok(Ending::Unable);
     }
     Ok(if verdict.held {
         Ending::Held

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -16,13 +16,15 @@ use serde_json::json;
 use crate::cli::DoctorArguments;
 use crate::error::{Context, Ending, Error, Result};
 use crate::images::{BARE_TARGET, HOST_TARGET};
-use crate::interrupt::wait_for;
+use crate::interrupt::{self, wait_for};
 use crate::output::{Format, print_json, print_text, table};
+use crate::qemu::bounded::{self, PROBE_LIMIT};
 use crate::qemu::gdb::Gdb;
 use crate::qemu::install::{
     Accelerator, Installation, OLDEST, ensure, find, kvm_opens, on_path, processor_virtualizes,
     remedy,
 };
+use crate::qemu::line::ANSWER_LIMIT;
 use crate::qemu::process::shared_memory_room;
 use crate::qemu::qmp::Qmp;
 use crate::qemu::qtest::{BusAccess, Qtest};
@@ -90,11 +92,15 @@ pub fn command(arguments: DoctorArguments, format: Format) -> Result<Ending> {
         ensure()?;
     }
     let mut checks = Vec::new();
-    let installation = find();
-    checks.push(qemu_check(installation.as_ref()));
+    let installation = match find() {
+        Err(Error::Qemu(problem)) => Err(problem),
+        found => Ok(found?),
+    };
+    checks.push(qemu_check(&installation));
     checks.push(accelerator_check());
-    if let Some(installation) = &installation {
+    if let Ok(Some(installation)) = &installation {
         probe(installation, &mut checks);
+        interrupt::check()?;
     }
     checks.extend([wrapper_check(), room_check(), target_check(), load_check()]);
     let bad = checks.iter().any(|check| check.status == Status::Bad);
@@ -104,7 +110,7 @@ pub fn command(arguments: DoctorArguments, format: Format) -> Result<Ending> {
         }
         Format::Text => print_text(&text(&checks))?,
     }
-    Ok(if bad { Ending::Violated } else { Ending::Held })
+    Ok(if bad { Ending::Unable } else { Ending::Held })
 }
 
 fn text(checks: &[Check]) -> String {
@@ -124,10 +130,11 @@ fn text(checks: &[Check]) -> String {
     table(&rows)
 }
 
-fn qemu_check(installation: Option<&Installation>) -> Check {
+fn qemu_check(installation: &std::result::Result<Option<Installation>, String>) -> Check {
     match installation {
-        None => Check::new("QEMU", Status::Bad, "not found", &remedy()),
-        Some(Installation { path, version }) => {
+        Err(problem) => Check::new("QEMU", Status::Bad, problem, "repair or reinstall it"),
+        Ok(None) => Check::new("QEMU", Status::Bad, "not found", &remedy()),
+        Ok(Some(Installation { path, version })) => {
             let found = format!("{version} at {}", path.display());
             let old = format!("at least {OLDEST} is needed");
             Check::good_if(*version >= OLDEST, Status::Bad, "QEMU", found, &old)
@@ -212,6 +219,7 @@ fn try_channels(installation: &Installation) -> Result<[Tried; 4]> {
         .stderr(Stdio::piped())
         .spawn()
         .context(|| "starting QEMU".into())?;
+    await_start(&mut child, &gdb_path)?;
     let said = |result: Result<String>| result.map_err(|error| error.to_string());
     let mut answers = [
         Ok(String::new()),
@@ -238,6 +246,28 @@ fn try_channels(installation: &Installation) -> Result<[Tried; 4]> {
         (Err(_), None) => Err("QEMU did not start".into()),
     };
     Ok(answers)
+}
+
+/// Waits until QEMU has made the last of its sockets.
+fn await_start(child: &mut Child, path: &Path) -> Result<()> {
+    let up = wait_for(ANSWER_LIMIT, Duration::from_millis(5), || {
+        let ended = child.try_wait().context(|| "waiting for QEMU".into())?;
+        Ok((ended.is_some() || path.exists()).then_some(ended))
+    });
+    if let Ok(Some(Some(status))) = up {
+        let mut words = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            // Without its words the status has to do.
+            let _ = stderr.read_to_string(&mut words);
+        }
+        let words = words.trim();
+        return Err(Error::Qemu(format!("ended with {status}: {words}")));
+    }
+    if up.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    up.map(drop)
 }
 
 fn try_qmp(path: &Path) -> Result<String> {
@@ -286,11 +316,8 @@ fn room_check() -> Check {
 
 fn target_check() -> Check {
     let mut rustc = Command::new("rustc");
-    let sysroot = rustc
-        .args(["--print", "sysroot"])
-        .stdin(Stdio::null())
-        .output();
-    let sysroot = sysroot.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
+    let sysroot = bounded::ask(rustc.args(["--print", "sysroot"]), PROBE_LIMIT);
+    let sysroot = sysroot.map(|answer| answer.stdout.trim().to_string());
     let has = |target: &str| {
         let sysroot = sysroot.as_deref().unwrap_or_default();
         Path::new(sysroot)

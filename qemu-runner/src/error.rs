@@ -97,6 +97,8 @@ pub enum Ending {
     Held,
     /// Something that was checked does not hold.
     Violated,
+    /// Something on the host is missing or failed, which was already said.
+    Unable,
 }
 
 impl From<Ending> for ExitCode {
@@ -104,6 +106,7 @@ impl From<Ending> for ExitCode {
         match ending {
             Ending::Held => Self::from(0),
             Ending::Violated => Self::from(1),
+            Ending::Unable => Self::from(3),
         }
     }
 }

@@ -9,25 +9,28 @@ use std::time::{Duration, Instant};
 
 use cell::fault::InnerFault;
 use cell::trace::Event;
-use cell::workload::Operation;
-use userland::Account;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
-use crate::fault::host::{inject, thaw};
+use crate::fault::host::{Frozen, inject, thaw};
 use crate::fault::plan::{Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
+use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
-use crate::observation::{CellSnapshot, End, Injected, Note, Observation, SUSPICIONS, matters};
+use crate::observation::{
+    CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
+};
 use crate::output::Progress;
 use crate::qemu::process::Launch;
 use crate::session::{Session, system_down};
 use crate::watch::{Detail, Watch, snapshot};
 
-/// How long nothing may happen, and everybody work, before a run is over.
-const SETTLE: Duration = Duration::from_millis(400);
+mod settled;
+
+use settled::Settled;
+
 /// How long a fault that may be survived is given to show an effect.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two looks while an event is waited for.
@@ -73,10 +76,12 @@ struct Run<'a> {
     /// When the last fault or thaw was, on the host.
     acted: Instant,
     /// CPUs that go on later.
-    thaws: Vec<(Instant, Strike)>,
+    thaws: Vec<(Instant, Frozen)>,
     /// The second fault: not yet armed or struck, and when it is due once its event was seen.
     second: Option<(Strike, Trigger)>,
     due: Option<Instant>,
+    /// The second fault: asked of its cell, which has not done it yet.
+    asked: Option<(Injected, Option<Trigger>)>,
     settled: Settled,
 }
 
@@ -91,19 +96,39 @@ impl<'a> Run<'a> {
             plan,
             injected: Vec::new(),
             notes: Vec::new(),
+            settled: Settled::new(&before, Instant::now()),
             before,
             acted: Instant::now(),
             thaws: Vec::new(),
             second: None,
             due: None,
-            settled: Settled::default(),
+            asked: None,
         })
     }
 
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        self.watch
-            .look(self.session.qemu.memory(), &self.session.machine)
+        let memory = self.session.qemu.memory();
+        let new = self.watch.look(memory, &self.session.machine)?;
+        self.confirm(new);
+        Ok(new)
+    }
+
+    /// Counts a fault that was asked for as injected once its cell says that it does it.
+    fn confirm(&mut self, new: usize) {
+        let Some((asked, trigger)) = self.asked.take() else {
+            return;
+        };
+        let records = &self.watch.records;
+        let start = self.injected.first().map_or(0, |injected| injected.at);
+        let done = |from: usize| carried_out(&records[from..], start, asked.fault, asked.cell);
+        let is_same = |one: &&Injected| (one.fault, one.cell) == (asked.fault, asked.cell);
+        // All records are gone through only where there is news.
+        if done(new) > 0 && done(0) > self.injected.iter().filter(is_same).count() {
+            self.injected.push(asked);
+        } else {
+            self.asked = Some((asked, trigger));
+        }
     }
 
     /// Lets the cells work until the first fault.
@@ -122,8 +147,10 @@ impl<'a> Run<'a> {
         let cells = self.session.machine.cells();
         let others = cells.saturating_sub(1).max(1);
         let victim = (self.plan.first.cell + 1 + number % others) % cells;
-        self.before = snapshot(&self.session)?;
-        self.strike(&Strike::new(Fault::Inner(InnerFault::Panic), victim), None)?;
+        self.begin()?;
+        let panic = Strike::new(Fault::Inner(InnerFault::Panic), victim);
+        let struck = self.strike(&panic, None)?;
+        self.injected.push(struck);
         let end = self.follow(progress)?;
         if end != End::Settled {
             return Err(Error::Guest(format!(
@@ -131,65 +158,65 @@ impl<'a> Run<'a> {
             )));
         }
         self.injected.clear();
-        self.settled = Settled::default();
         self.work(progress)
     }
 
-    fn strike_first(&mut self) -> Result<()> {
-        self.second.clone_from(&self.plan.second);
+    /// Looks at the cells just before a fault.
+    fn begin(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
+        self.settled = Settled::new(&self.before, Instant::now());
+        Ok(())
+    }
+
+    fn strike_first(&mut self) -> Result<()> {
+        let plan = self.plan;
+        self.second.clone_from(&plan.second);
+        self.begin()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(
                 self.session.qemu.memory(),
                 self.session.machine.public(cell),
             )?;
         }
-        // A second fault that the victim's kernel times itself must be asked for before the first
-        // strikes.
-        if let Some((strike, trigger)) = self.second.clone()
-            && matches!(strike.fault, Fault::Inner(_))
-            && trigger.is_seen_by_every_cell()
-            && trigger.delay.is_zero()
+        if let Some((strike, trigger)) = self.second.take_if(|second| is_timed_inside(plan, second))
         {
-            self.strike(&strike, Some(trigger))?;
-            let armed = self.injected.pop();
-            self.second = None;
-            let plan = self.plan;
-            self.strike(&plan.first, None)?;
-            self.injected.extend(armed);
-            return Ok(());
+            let armed = self.strike(&strike, Some(trigger))?;
+            self.asked = Some((armed, Some(trigger)));
         }
-        let plan = self.plan;
-        self.strike(&plan.first, None)
+        let struck = self.strike(&plan.first, None)?;
+        self.injected.push(struck);
+        Ok(())
     }
 
-    fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<()> {
+    fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
         let at = self.watch.now();
         let target = self.session.target();
-        let detail = inject(&target, &mut self.channels, strike, trigger)?;
-        self.injected.push(Injected {
+        let done = inject(&target, &mut self.channels, strike, trigger)?;
+        // A request in memory stops nothing.
+        if let Fault::Host(_) = strike.fault {
+            self.watch.forget_clock();
+        }
+        self.acted = Instant::now();
+        if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
+            self.thaws.push((self.acted + after, frozen));
+        }
+        Ok(Injected {
             fault: strike.fault,
             cell: strike.cell,
             expectation: strike.expectation(),
             at,
-            detail,
-        });
-        self.watch.forget_clock();
-        self.acted = Instant::now();
-        if let Some(after) = strike.thaw {
-            self.thaws.push((Instant::now() + after, strike.clone()));
-        }
-        Ok(())
+            detail: done.detail,
+        })
     }
 
     /// Carries out what is due: a thaw, or the second fault.
     fn act(&mut self, new: usize) -> Result<()> {
         let now = Instant::now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
-            let (_, strike) = self.thaws.remove(position);
+            let (_, frozen) = self.thaws.remove(position);
             let at = self.watch.now();
-            let text = thaw(&self.session.target(), &mut self.channels, &strike)?;
+            let text = thaw(&mut self.channels, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
             self.acted = Instant::now();
@@ -207,7 +234,11 @@ impl<'a> Run<'a> {
         if self.due.is_some_and(|due| due <= now)
             && let Some((strike, _)) = self.second.take()
         {
-            self.strike(&strike, None)?;
+            let struck = self.strike(&strike, None)?;
+            match strike.fault {
+                Fault::Inner(_) => self.asked = Some((struck, None)),
+                Fault::Host(_) => self.injected.push(struck),
+            }
         }
         Ok(())
     }
@@ -253,20 +284,49 @@ impl<'a> Run<'a> {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        if !self.settled.holds(&cells, self.works) || !self.thaws.is_empty() {
+        if !self.settled.holds(&cells, Instant::now()) || !self.thaws.is_empty() {
+            return Ok(None);
+        }
+        let patient = self.acted.elapsed() < PATIENCE;
+        let open = self.second.is_some() || self.asked.is_some();
+        if self.due.is_some() && self.second.is_some() || open && patient {
             return Ok(None);
         }
         let pairs = || self.before.iter().zip(&cells);
         if pairs().any(|(before, now)| before.incarnation != now.incarnation) {
-            let waiting = self.second.is_some() && self.acted.elapsed() < PATIENCE;
-            return Ok((!waiting).then_some(End::Settled));
+            return Ok(Some(End::Settled));
         }
         let must_die = self
             .injected
             .iter()
             .any(|one| one.expectation == Expectation::Dies);
-        let quiet = !must_die && self.acted.elapsed() >= PATIENCE;
-        Ok(quiet.then_some(End::Quiet))
+        Ok((!must_die && !patient).then_some(End::Quiet))
+    }
+
+    /// The faults whose event did not happen, and those that their cell, asked for them, did not
+    /// do. A note tells of the latter.
+    fn missed(&mut self) -> (Vec<Fault>, Vec<Missed>) {
+        let second = self.second.take().map(|(strike, _)| strike.fault);
+        let Some((asked, trigger)) = self.asked.take() else {
+            return (second.into_iter().collect(), Vec::new());
+        };
+        let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
+        self.notes.push(Note { at: asked.at, text });
+        let start = self.injected.first().map_or(0, |injected| injected.at);
+        let happened = trigger.is_none_or(|trigger| {
+            let own = |record: &&Observed| {
+                record.source == Source::Cell(asked.cell)
+                    && record.event == trigger.event
+                    && record.at >= start
+            };
+            self.watch.records.iter().filter(own).count() >= trigger.count as usize
+        });
+        if happened {
+            let (fault, cell) = (asked.fault, asked.cell);
+            (Vec::new(), vec![Missed { fault, cell }])
+        } else {
+            (vec![asked.fault], Vec::new())
+        }
     }
 
     fn finish(mut self, end: End) -> Result<Observation> {
@@ -274,6 +334,8 @@ impl<'a> Run<'a> {
         self.watch
             .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
         let after = snapshot(&self.session)?;
+        let progressing = self.settled.progressing(&after, Instant::now());
+        let (not_triggered, not_carried_out) = self.missed();
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
@@ -285,15 +347,12 @@ impl<'a> Run<'a> {
             boot_time: self.session.boot_time,
             injected: self.injected,
             notes: self.notes,
-            not_triggered: self
-                .second
-                .into_iter()
-                .map(|(strike, _)| strike.fault)
-                .collect(),
+            not_triggered,
+            not_carried_out,
             records,
             records_lost: self.watch.lost(),
             before: self.before,
-            progressing: self.settled.progressing(&after, self.works),
+            progressing,
             after,
             lives: self.watch.lives,
             epitaphs,
@@ -304,49 +363,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether everybody serves and works and nothing has happened for a while.
-#[derive(Default)]
-struct Settled {
-    /// Since when nothing happened, with the accounts at that time.
-    since: Option<(Instant, Vec<Account>)>,
-}
-
-impl Settled {
-    fn restart(&mut self) {
-        self.since = None;
-    }
-
-    fn holds(&mut self, cells: &[CellSnapshot], works: bool) -> bool {
-        if !cells.iter().all(|cell| cell.serves) {
-            self.restart();
-        }
-        let (since, _) = self.since.get_or_insert_with(|| {
-            (
-                Instant::now(),
-                cells.iter().map(|cell| cell.account).collect(),
-            )
-        });
-        let long = since.elapsed() >= SETTLE;
-        long && self
-            .progressing(cells, works)
-            .into_iter()
-            .all(|progressing| progressing)
-    }
-
-    /// Which cells have finished operations of every kind since nothing happened.
-    fn progressing(&self, cells: &[CellSnapshot], works: bool) -> Vec<bool> {
-        let Some((_, accounts)) = &self.since else {
-            return cells.iter().map(|cell| cell.serves).collect();
-        };
-        let alone = cells.len() == 1;
-        let goes_on = |(cell, then): (&CellSnapshot, &Account)| {
-            let more = |&operation: &Operation| {
-                let (now, then) = (cell.account.of(operation), then.of(operation));
-                now.verified > then.verified || (alone && operation != Operation::Compute)
-            };
-            let same_life = cell.account.life == then.life;
-            cell.serves && (!works || (same_life && Operation::ALL.iter().all(more)))
-        };
-        cells.iter().zip(accounts).map(goes_on).collect()
-    }
+/// Whether the second fault's victim times it itself, in the middle of what its event tells of. It
+/// must then be asked for before the first fault, which must leave the request as it is.
+fn is_timed_inside(plan: &Plan, second: &(Strike, Trigger)) -> bool {
+    let (strike, trigger) = second;
+    let is_inner = |strike: &Strike| matches!(strike.fault, Fault::Inner(_));
+    let one_request = is_inner(&plan.first) && plan.first.cell == strike.cell;
+    is_inner(strike) && trigger.is_seen_by_every_cell() && trigger.delay.is_zero() && !one_request
 }

@@ -14,7 +14,7 @@ use crate::units::milliseconds_between;
 pub struct Latencies {
     /// Somebody other than the target suspected it, or the monitor held something against it.
     pub first_hint: Option<f64>,
-    /// The first epoch began somewhere.
+    /// The first epoch since that hint began somewhere.
     pub epoch_begun: Option<f64>,
     /// How long the agreement itself took, from the forming of opinions to the decision, in the
     /// slowest survivor.
@@ -35,17 +35,19 @@ impl Latencies {
         let (targets, survivors) = (run.targets(), run.survivors());
         let start = run.start();
         let span = |at: u64| milliseconds_between(start, at);
-        let first = |event: Event| {
-            let from_survivor =
-                |record: &&Observed| record.event == event && survivor(record, survivors);
-            run.since_start()
-                .find(from_survivor)
-                .map(|record| span(record.at))
-        };
         let hint = run.since_start().find(|record| is_hint(record, targets));
+        // An epoch that began before was about somebody else.
+        let epoch = hint.and_then(|hint| {
+            let begins = |record: &&Observed| {
+                record.event == Event::EpochBegin
+                    && record.at >= hint.at
+                    && survivor(record, survivors)
+            };
+            run.since_start().find(begins)
+        });
         Self {
             first_hint: hint.map(|record| span(record.at)),
-            epoch_begun: first(Event::EpochBegin),
+            epoch_begun: epoch.map(|record| span(record.at)),
             agreement: agreement(run, survivors),
             decided: last_of_first(run, survivors, Event::Decided).map(span),
             last_in_recovery: last_of_first(run, survivors, Event::RecoveryBegin).map(span),

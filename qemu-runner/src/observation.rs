@@ -26,6 +26,15 @@ pub struct Injected {
     pub detail: String,
 }
 
+/// A fault that a cell was asked for and did not do: it was dead, or too sick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// The fault.
+    pub fault: Fault,
+    /// The cell.
+    pub cell: usize,
+}
+
 /// Something else that happened on the host.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -72,6 +81,8 @@ pub struct Observation {
     pub notes: Vec<Note>,
     /// Faults of the plan that never struck, because their event did not happen.
     pub not_triggered: Vec<Fault>,
+    /// Faults that their cell was asked for and did not do.
+    pub not_carried_out: Vec<Missed>,
     /// The records of all rings, by time.
     pub records: Vec<Observed>,
     /// Records that were lost.
@@ -144,6 +155,18 @@ impl Observation {
         let start = self.start();
         self.records.iter().filter(move |record| record.at >= start)
     }
+}
+
+/// How often a cell said from `start` on that it does a fault to itself.
+pub fn carried_out(records: &[Observed], start: u64, fault: Fault, cell: usize) -> usize {
+    let Fault::Inner(fault) = fault else { return 0 };
+    let says_so = |record: &&Observed| {
+        record.source == Source::Cell(cell)
+            && record.event == Event::Injected
+            && record.arguments[0] == u64::from(fault as u32)
+            && record.at >= start
+    };
+    records.iter().filter(says_so).count()
 }
 
 /// Whether a record of this event matters to a time line and to the end of a run, or is daily work.

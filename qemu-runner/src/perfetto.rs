@@ -7,7 +7,9 @@
 //! Trace Event Format, JSON Object Format.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use cell::trace::Event;
 use serde_json::{Value, json};
@@ -35,13 +37,41 @@ const PHASE_NAMES: [(Event, &str); 6] = [
     (Event::FalseAlarm, ""),
 ];
 
-/// Writes the trace file.
-///
-/// # Errors
-/// [`crate::error::Error::Host`].
-pub fn write(path: &Path, run: &Observation) -> Result<()> {
-    let document = json!({ "displayTimeUnit": "ms", "traceEvents": events(run) });
-    std::fs::write(path, document.to_string()).context(|| format!("writing {}", path.display()))
+/// A trace file that can be written.
+#[derive(Debug)]
+pub struct TraceFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl TraceFile {
+    /// Opens it, before the run that it is to show; what it holds stays until then.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Host`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(path);
+        let file = file.context(|| format!("--trace: opening {}", path.display()))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
+    }
+
+    /// Writes the run.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Host`].
+    pub fn write(mut self, run: &Observation) -> Result<()> {
+        let document = json!({ "displayTimeUnit": "ms", "traceEvents": events(run) });
+        let is_file = self.file.metadata().is_ok_and(|data| data.is_file());
+        let cut = if is_file {
+            self.file.set_len(0)
+        } else {
+            Ok(())
+        };
+        let written = cut.and_then(|()| self.file.write_all(document.to_string().as_bytes()));
+        written.context(|| format!("writing {}", self.path.display()))
+    }
 }
 
 fn events(run: &Observation) -> Vec<Value> {

@@ -65,6 +65,7 @@ pub fn text(
     text.push_str(&strikes(plan, run));
     text.push_str(&timeline::text(lines));
     for ((cell, life), words) in &run.epitaphs {
+        let words = epitaph(words);
         push_line(
             &mut text,
             format_args!("\nepitaph of cell {cell}, life {life}: {words}"),
@@ -80,6 +81,16 @@ pub fn text(
     text.push_str(&cells(verdict));
     text.push_str(&ending(run, verdict));
     text
+}
+
+/// An epitaph, with what the words of the stack are: old ones lie between those in use.
+fn epitaph(words: &str) -> String {
+    match words.split_once("; stack: ") {
+        Some((reason, stack)) => {
+            format!("{reason}\n  possible return addresses on the stack, not a call chain: {stack}")
+        }
+        None => words.into(),
+    }
 }
 
 fn strikes(plan: &Plan, run: &Observation) -> String {
@@ -178,5 +189,18 @@ fn end_text(end: &End) -> String {
         End::Quiet => "nobody died, every cell serves and works".into(),
         End::Bound => "not settled when the time was over".into(),
         End::SystemDown(how) => format!("the machine went down: {how}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_of_an_epitaph_is_called_what_it_is() {
+        assert_eq!(epitaph("panicked"), "panicked");
+        let text = epitaph("panicked; stack: one two");
+        assert!(text.starts_with("panicked\n"), "{text}");
+        assert!(text.ends_with("not a call chain: one two"), "{text}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cell::PhysicalAddress;
 use cell::machine::{self, CellState};
 use cell::parameters::Parameters;
 
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::fault::host::Target;
 use crate::guest::cells::{self, Header};
 use crate::guest::machine::MachineView;
+use crate::guest::memory::GuestMemory;
 use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
@@ -19,6 +21,9 @@ use crate::qemu::qmp::Qmp;
 /// How long the machine may take until every cell serves. A host that is busy may need most of it.
 pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks for cells that are left, and how long none may be.
+const GONE_LOOK: Duration = Duration::from_millis(200);
+const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of the serial log that an error shows.
 const SERIAL_LINES: usize = 12;
 
@@ -49,8 +54,15 @@ impl Session {
         let (mut qemu, mut qmp) = Qemu::start(launch)?;
         let deadline = started + BOOT_LIMIT;
         let machine = loop {
+            let seconds = started.elapsed().as_secs();
+            progress.step(&format!("booting: the monitor starts, {seconds} s"));
+            if let Some(reason) = MachineView::refusal(qemu.memory(), record)? {
+                let problem = format!("the monitor did not start the machine: {reason}");
+                return Err(with_serial(&qemu, &problem));
+            }
             stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            let view = MachineView::read(qemu.memory(), record)?;
+            let view = MachineView::read(qemu.memory(), record)
+                .map_err(|error| with_serial(&qemu, &explain(&error)))?;
             if let Some(view) = view
                 && view.booted_at(qemu.memory())? != 0
             {
@@ -94,6 +106,55 @@ impl Session {
             machine: &self.machine,
             images: &self.images,
         }
+    }
+}
+
+/// Notices that no cell is left, which the machine itself has nobody to tell of.
+#[derive(Debug)]
+pub struct LastCell {
+    record: PhysicalAddress,
+    looked: Instant,
+    lived: bool,
+    gone_since: Option<Instant>,
+}
+
+impl LastCell {
+    /// Begins, for a machine that runs these images.
+    ///
+    /// # Errors
+    /// [`Error::Guest`] if the monitor is not one of this project's.
+    pub fn new(images: &Images) -> Result<Self> {
+        Ok(Self {
+            record: physical_address(&images.monitor, machine::SYMBOL)?,
+            looked: Instant::now(),
+            lived: false,
+            gone_since: None,
+        })
+    }
+
+    /// Looks now and then; `true` once after the last cell has been gone for a while.
+    pub fn is_gone(&mut self, memory: &GuestMemory) -> bool {
+        if self.looked.elapsed() < GONE_LOOK {
+            return false;
+        }
+        self.looked = Instant::now();
+        // A record that cannot be read, before the boot or ever after, says nothing.
+        let Ok(Some(machine)) = MachineView::read(memory, self.record) else {
+            return false;
+        };
+        let gone = |cell| {
+            let state = machine.cell(memory, cell).map(|status| status.state);
+            matches!(state, Ok(CellState::Stopped | CellState::Expelled))
+        };
+        if !(0..machine.cells()).all(gone) {
+            (self.lived, self.gone_since) = (true, None);
+            return false;
+        }
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        let is_gone = self.lived && since.elapsed() >= GONE_LIMIT;
+        // Said once for each time that there was life.
+        self.lived &= !is_gone;
+        is_gone
     }
 }
 
@@ -160,10 +221,19 @@ fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()>
         }
         None => return Ok(()),
     };
+    Err(with_serial(qemu, &problem))
+}
+
+/// An error of the guest, with the end of what it wrote to its serial port.
+fn with_serial(qemu: &Qemu, problem: &str) -> Error {
     let serial = qemu.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
-    Err(Error::Guest(format!(
-        "{problem}\nthe end of the serial log:\n{last}"
-    )))
+    Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}"))
+}
+
+/// An error without the word for its kind, which it gets again.
+fn explain(error: &Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("guest: ").unwrap_or(&text).to_string()
 }

@@ -100,10 +100,16 @@ pub fn text(lines: &[Line]) -> String {
             format_args!("  {time:>16} ms  {:<14} {}", line.who, line.text),
         );
     }
-    let hidden = lines.len() - lines.iter().filter(shown).take(LINES_MAX).count();
-    if hidden > 0 {
+    let wanted = lines.iter().filter(shown).count();
+    let suspicions = lines.len() - wanted;
+    let others = wanted.saturating_sub(LINES_MAX);
+    if others > 0 {
+        let what = "more lines; --json has them all";
+        push_line(&mut text, format_args!("  ... and {others} {what}"));
+    }
+    if suspicions > 0 {
         let what = "more about suspicions that came to nothing; --json has them all";
-        push_line(&mut text, format_args!("  ... and {hidden} {what}"));
+        push_line(&mut text, format_args!("  ... and {suspicions} {what}"));
     }
     text
 }
@@ -274,6 +280,27 @@ fn reason(code: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_left_out_are_counted_by_what_they_are() {
+        let line = |event: Event| Line {
+            at_ms: 1.0,
+            until_ms: None,
+            who: "cell 1".into(),
+            event: event.name(),
+            text: String::new(),
+        };
+        let late = |event: Event| Line {
+            at_ms: 2.0,
+            ..line(event)
+        };
+        let mut lines = vec![line(Event::Resume); LINES_MAX + 3];
+        lines.extend(vec![late(Event::Hint); 2]);
+        let text = text(&lines);
+        assert!(text.contains("and 3 more lines"), "{text}");
+        assert!(text.contains("and 2 more about suspicions"), "{text}");
+        assert_eq!(text.lines().count(), LINES_MAX + 2);
+    }
 
     #[test]
     fn every_event_and_reason_has_words() {

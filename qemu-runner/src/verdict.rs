@@ -117,6 +117,13 @@ pub enum Violation {
     },
     /// The second fault never struck.
     NotTriggered,
+    /// A cell did not do the fault to itself that it was asked for.
+    NotCarriedOut {
+        /// The cell.
+        cell: usize,
+        /// The fault.
+        fault: &'static str,
+    },
 }
 
 /// A cell's share in a run.
@@ -175,6 +182,11 @@ impl Verdict {
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
+        let missed = run.not_carried_out.iter();
+        violations.extend(missed.map(|missed| Violation::NotCarriedOut {
+            cell: missed.cell,
+            fault: missed.fault.name(),
+        }));
         let numbers = |set: CellSet| set.iter().map(CellId::index).collect();
         Self {
             outcome: outcome(run, &violations),
@@ -258,6 +270,9 @@ impl Violation {
                 format!("the survivors decided differently in epoch {epoch}")
             }
             Self::NotTriggered => "the second fault's event never happened".into(),
+            Self::NotCarriedOut { cell, fault } => {
+                format!("cell {cell} was asked for {fault} and did not do it")
+            }
         }
     }
 }

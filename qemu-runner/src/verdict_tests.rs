@@ -7,7 +7,8 @@ use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::guest::trace::Observed;
 use crate::latency::Latencies;
-use crate::observation::{CellSnapshot, Injected};
+use crate::observation::{CellSnapshot, Injected, Missed, carried_out};
+use cell::fault::InnerFault;
 use cell::{CELLS_MAX, Incarnation};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -86,6 +87,7 @@ fn good_run() -> Observation {
         }],
         notes: Vec::new(),
         not_triggered: Vec::new(),
+        not_carried_out: Vec::new(),
         records,
         records_lost: 0,
         before,
@@ -127,6 +129,17 @@ fn latencies_count_from_the_fault_and_to_the_last_survivor() {
     assert_eq!(latencies.last_in_recovery, Some(14.0));
     assert_eq!(latencies.resumed, Some(17.0));
     assert_eq!(latencies.reintegrated, Some(52.0));
+}
+
+#[test]
+fn an_epoch_before_the_first_hint_is_another_matter() {
+    let mut run = good_run();
+    let begins = |at| record(at, Source::Cell(2), Event::EpochBegin, [1, 2]);
+    run.records.extend([begins(103), begins(109)]);
+    run.records.sort_by_key(|record| record.at);
+    assert_eq!(Latencies::of(&run).epoch_begun, Some(9.0));
+    run.records.retain(|record| record.event != Event::Hint);
+    assert_eq!(Latencies::of(&run).epoch_begun, None);
 }
 
 #[test]
@@ -211,4 +224,32 @@ fn a_dead_cell_must_come_back() {
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.violations, [Violation::NotReintegrated { cell: 1 }]);
     assert_eq!(verdict.outcome, Outcome::DetectedNotRecovered);
+}
+
+#[test]
+fn a_fault_that_was_asked_for_and_not_done_is_said_to_be_so() {
+    let fault = Fault::Inner(InnerFault::Panic);
+    let mut run = good_run();
+    run.not_carried_out.push(Missed { fault, cell: 2 });
+    let verdict = Verdict::of(&run);
+    let expected = Violation::NotCarriedOut {
+        cell: 2,
+        fault: "sw.panic",
+    };
+    assert_eq!(verdict.violations, [expected]);
+    assert_eq!((verdict.held, verdict.contained), (false, true));
+}
+
+#[test]
+fn a_fault_is_done_when_its_own_cell_says_so_after_the_first() {
+    let does = |at, cell, fault: InnerFault| {
+        record(at, Source::Cell(cell), Event::Injected, [fault as u64, 0])
+    };
+    let start = 100 * MILLISECOND;
+    let done =
+        |records: &[Observed]| carried_out(records, start, Fault::Inner(InnerFault::Panic), 2);
+    assert_eq!(done(&[does(99, 2, InnerFault::Panic)]), 0, "a rehearsal");
+    assert_eq!(done(&[does(101, 1, InnerFault::Panic)]), 0, "of another");
+    assert_eq!(done(&[does(101, 2, InnerFault::Loop)]), 0, "another fault");
+    assert_eq!(done(&[does(101, 2, InnerFault::Panic)]), 1);
 }

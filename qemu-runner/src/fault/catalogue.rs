@@ -243,6 +243,14 @@ impl Fault {
         }
     }
 
+    /// Whether it strikes one CPU of the cell.
+    pub const fn is_of_one_cpu(self) -> bool {
+        matches!(
+            self,
+            Self::Host(CpuHalt | CpuFreeze | CpuNmi | CpuMce | CpuMceCorrected)
+        )
+    }
+
     /// The fault's line in the catalogue.
     ///
     /// # Panics

@@ -36,6 +36,36 @@ pub struct Target<'a> {
     pub images: &'a Images,
 }
 
+/// What an injection did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// In words.
+    pub detail: String,
+    /// The CPU that stands still since.
+    pub frozen: Option<Frozen>,
+}
+
+/// A CPU that was frozen. It is remembered, because its cell may go on without it: looked for once
+/// more, it may not be found, or another in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frozen {
+    /// Its number.
+    pub cpu: usize,
+    /// The cell that it belonged to.
+    pub cell: usize,
+    /// QEMU's number of it.
+    pub apic_id: u8,
+}
+
+impl From<String> for Done {
+    fn from(detail: String) -> Self {
+        Self {
+            detail,
+            frozen: None,
+        }
+    }
+}
+
 /// Injects a fault now, or leaves it to the victim's kernel to do so at `trigger`. Says what
 /// exactly was done.
 ///
@@ -47,19 +77,39 @@ pub fn inject(
     channels: &mut Channels,
     strike: &Strike,
     trigger: Option<Trigger>,
-) -> Result<String> {
+) -> Result<Done> {
     let fault = match strike.fault {
         Fault::Inner(fault) => {
-            return inner::request(target.memory, target.machine, strike, fault, trigger);
+            let asked = inner::request(target.memory, target.machine, strike, fault, trigger);
+            return asked.map(Done::from);
         }
         Fault::Host(fault) => fault,
     };
     match fault {
-        HostFault::MemBitflip => return corrupt::flip_bit(target, channels.bus()?, strike),
-        HostFault::MemPointer => return corrupt::change_pointer(target, channels.bus()?, strike),
-        _ => {}
+        HostFault::MemBitflip => corrupt::flip_bit(target, channels.bus()?, strike).map(Done::from),
+        HostFault::MemPointer => {
+            corrupt::change_pointer(target, channels.bus()?, strike).map(Done::from)
+        }
+        _ => {
+            let cpu = victim(target, strike)?;
+            let detail = inject_into_cpu(target, channels, strike, fault, cpu)?;
+            let frozen = (fault == HostFault::CpuFreeze).then_some(Frozen {
+                cpu: cpu.cpu,
+                cell: strike.cell,
+                apic_id: cpu.apic_id,
+            });
+            Ok(Done { detail, frozen })
+        }
     }
-    let cpu = victim(target, strike)?;
+}
+
+fn inject_into_cpu(
+    target: &Target<'_>,
+    channels: &mut Channels,
+    strike: &Strike,
+    fault: HostFault,
+    cpu: CpuStatus,
+) -> Result<String> {
     let who = format!("CPU {} of cell {}", cpu.cpu, strike.cell);
     match fault {
         HostFault::CpuHalt if cpu.apic_id == BOOT_CPU => {
@@ -99,11 +149,13 @@ pub fn inject(
 /// Lets a frozen CPU go on.
 ///
 /// # Errors
-/// See [`inject`].
-pub fn thaw(target: &Target<'_>, channels: &mut Channels, strike: &Strike) -> Result<String> {
-    let cpu = victim(target, strike)?;
-    channels.freezer()?.thaw(u32::from(cpu.apic_id))?;
-    Ok(format!("CPU {} of cell {} goes on", cpu.cpu, strike.cell))
+/// [`Error::Channel`].
+pub fn thaw(channels: &mut Channels, frozen: Frozen) -> Result<String> {
+    channels.freezer()?.thaw(u32::from(frozen.apic_id))?;
+    Ok(format!(
+        "CPU {} of cell {} goes on",
+        frozen.cpu, frozen.cell
+    ))
 }
 
 fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cell::id::CellId;
+use cell::partition::cpus_of;
 use cell::trace::Event;
 use serde::Serialize;
 
@@ -147,14 +149,58 @@ impl Plan {
     /// # Errors
     /// [`Error::Usage`].
     pub fn check(&self, cells: usize) -> Result<()> {
+        let Some(last) = cells.checked_sub(1) else {
+            return Err(Error::Usage("--cells 0: there must be at least one".into()));
+        };
         match self.strikes().find(|strike| strike.cell >= cells) {
             Some(strike) => {
-                let (cell, last) = (strike.cell, cells - 1);
+                let cell = strike.cell;
                 Err(Error::Usage(format!(
                     "there is no cell {cell}: the last is cell {last}"
                 )))
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses CPUs that the cells do not have, when `cpus` CPUs are shared by `cells` cells.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_cpus(&self, cells: usize, cpus: usize) -> Result<()> {
+        for strike in self.strikes() {
+            let share = CellId::new(strike.cell).map(|cell| cpus_of(cell, cells, cpus));
+            let count = share.map_or(0, |share| share.len());
+            if strike.cpu_index >= count {
+                let (cell, cpu) = (strike.cell, strike.cpu_index);
+                return Err(Error::Usage(format!(
+                    "--cpu {cpu}: cell {cell} has {count} CPUs, counted from 0"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_the_machine_does_not_have_are_refused() {
+        let strike = |cell, cpu_index| Strike {
+            cpu_index,
+            ..Strike::new(Fault::Host(HostFault::CpuHalt), cell)
+        };
+        let plan = |cell, cpu_index| Plan::single(strike(cell, cpu_index));
+        assert!(plan(3, 0).check(4).is_ok());
+        assert!(plan(4, 0).check(4).is_err());
+        assert!(plan(0, 0).check(0).is_err(), "no cell at all");
+        assert!(plan(3, 1).check_cpus(4, 8).is_ok());
+        assert!(plan(3, 2).check_cpus(4, 8).is_err());
+        assert!(
+            plan(0, 2).check_cpus(4, 9).is_ok(),
+            "the first has one more"
+        );
     }
 }

@@ -7,7 +7,8 @@ use std::mem::offset_of;
 
 use cell::address::{Frame, FrameRange};
 use cell::machine::{
-    BackEnd, CellEntry, CellState, CpuEntry, CpuState, EvidenceKind, MAGIC, MachineRecord, VERSION,
+    BackEnd, CellEntry, CellState, CpuEntry, CpuState, EvidenceKind, MAGIC, MachineRecord,
+    TEXT_BYTES, VERSION,
 };
 use cell::membership::{EPOCHS_MAX, Membership};
 use cell::public::PUBLIC_SIZE;
@@ -94,6 +95,23 @@ impl MachineView {
             cpus,
             clock,
         }))
+    }
+
+    /// Why the monitor did not divide the machine, if it said so in the record at `base`.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn refusal(memory: &GuestMemory, base: PhysicalAddress) -> Result<Option<String>> {
+        if memory.read_u64(field(base, offset_of!(MachineRecord, magic)))? != MAGIC {
+            return Ok(None);
+        }
+        // The length comes first.
+        let text = field(base, offset_of!(MachineRecord, refusal));
+        let length = memory.read_u64(text)?.min(TEXT_BYTES as u64);
+        let mut bytes = vec![0; length as usize];
+        memory.read(field(text, size_of::<u64>()), &mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes).trim().to_string();
+        Ok((!text.is_empty()).then_some(text))
     }
 
     /// How many cells.
@@ -264,8 +282,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_refusal_is_read_as_written() {
+        let (memory, base) = synthetic();
+        assert_eq!(MachineView::refusal(&memory, base).unwrap(), None);
+        let text = field(base, offset_of!(MachineRecord, refusal));
+        memory.write_u64(text, 6).unwrap();
+        memory.write(field(text, 8), b"no CPU").unwrap();
+        let refusal = MachineView::refusal(&memory, base).unwrap();
+        assert_eq!(refusal.as_deref(), Some("no CPU"));
+    }
+
+    #[test]
     fn nothing_is_read_before_the_magic() {
         let memory = memory(4 << 20);
+        assert!(MachineView::refusal(&memory, BASE).unwrap().is_none());
         assert!(MachineView::read(&memory, BASE).unwrap().is_none());
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use cell::CPUS_MAX;
 use cell::parameters::Parameters;
 use cell::partition::{CELL_BYTES_MIN, check_cpus};
 
@@ -57,6 +58,10 @@ impl Machine {
     pub fn check(&self) -> Result<Parameters> {
         let line = self.boot_line();
         let parameters = Parameters::parse(&line).map_err(|e| Error::Usage(e.to_string()))?;
+        if self.cpus > CPUS_MAX {
+            let cpus = self.cpus;
+            return Err(Error::Usage(format!("--cpus {cpus}: at most {CPUS_MAX}")));
+        }
         check_cpus(self.cells, self.cpus).map_err(|error| Error::Usage(error.to_string()))?;
         let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
         if self.memory < needed {
@@ -90,6 +95,12 @@ pub enum Afterwards {
     Pause,
 }
 
+/// A path inside an option that commas divide: there a comma is written twice. `-kernel` and
+/// `file:` take a path as it is.
+fn option_value(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
 /// QEMU's arguments. `directory` holds the images, the sockets and the logs; `ram` backs the
 /// guest's memory.
 pub fn arguments(
@@ -105,7 +116,10 @@ pub fn arguments(
         Accelerator::Tcg => ("tcg,thread=multi", "qemu64,+svm,+npt"),
     };
     let mib = machine.memory >> 20;
-    let socket = |name: &str| format!("unix:{},server=on,wait=off", directory.join(name).display());
+    let socket = |name: &str| {
+        let path = option_value(&directory.join(name));
+        format!("unix:{path},server=on,wait=off")
+    };
     let is_interactive = serial == Serial::Console;
     let serial = match serial {
         Serial::Console => "mon:stdio".to_string(),
@@ -124,17 +138,14 @@ pub fn arguments(
     add("m", format!("{mib}M"));
     let backend = format!(
         "memory-backend-file,id=ram,size={mib}M,mem-path={}",
-        ram.display()
+        option_value(ram)
     );
     add("object", format!("{backend},share=on"));
     add(
         "kernel",
         directory.join("hive-monitor").display().to_string(),
     );
-    add(
-        "initrd",
-        directory.join("hive-kernel").display().to_string(),
-    );
+    add("initrd", option_value(&directory.join("hive-kernel")));
     add("append", machine.boot_line());
     add("display", "none".into());
     add("serial", serial);
@@ -159,6 +170,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commas_in_paths_are_doubled_where_they_would_divide() {
+        let words = arguments(
+            &Machine::default(),
+            Accelerator::Tcg,
+            Path::new("/a,b"),
+            Path::new("/c,d"),
+            Serial::Log,
+            Afterwards::Pause,
+        );
+        let has = |word: &str| words.iter().any(|other| other == word);
+        assert!(has("unix:/a,,b/qmp,server=on,wait=off"));
+        assert!(has("file:/a,b/serial.log"));
+        assert!(has("/a,b/hive-monitor"));
+        assert!(has("/a,,b/hive-kernel"));
+        assert!(
+            words
+                .iter()
+                .any(|word| word.to_string_lossy().contains("mem-path=/c,,d,"))
+        );
+    }
+
+    #[test]
     fn impossible_machines_are_refused_before_anything_boots() {
         let refused = |machine: Machine| machine.check().is_err_and(|error| error.exit_code() == 2);
         assert!(Machine::default().check().is_ok());
@@ -168,6 +201,10 @@ mod tests {
         }));
         assert!(refused(Machine {
             cells: 0,
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            cpus: 256,
             ..Machine::default()
         }));
         assert!(refused(Machine {

@@ -3,15 +3,21 @@
 use std::env;
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use super::bounded::{self, PROBE_LIMIT};
 use crate::error::{Context, Error, Result};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The oldest version on which this was seen to work.
 pub const OLDEST: Version = Version { major: 7, minor: 2 };
+
+/// How long apt-get may take for each of its two steps.
+const APT_LIMIT: Duration = Duration::from_mins(10);
 
 /// A version of QEMU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,19 +48,38 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+        .find(|file| is_executable(file))
 }
 
-/// Finds QEMU and asks for its version.
-pub fn find() -> Option<Installation> {
-    let path = on_path(PROGRAM)?;
-    let output = Command::new(&path)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let version = parse_version(&String::from_utf8_lossy(&output.stdout))?;
-    Some(Installation { path, version })
+fn is_executable(file: &Path) -> bool {
+    let executable = |data: fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+    fs::metadata(file).is_ok_and(executable)
+}
+
+/// Finds QEMU and asks for its version; `None` if there is no such program.
+///
+/// # Errors
+/// [`Error::Qemu`] says what it did instead, [`Error::Interrupted`].
+pub fn find() -> Result<Option<Installation>> {
+    on_path(PROGRAM).map(version_of).transpose()
+}
+
+fn version_of(path: PathBuf) -> Result<Installation> {
+    let name = format!("{} --version", path.display());
+    let answer = match bounded::ask(Command::new(&path).arg("--version"), PROBE_LIMIT) {
+        Err(Error::Host { context, source }) => {
+            return Err(Error::Qemu(format!("{context}: {source}")));
+        }
+        answer => answer?,
+    };
+    if !answer.is_success() {
+        return Err(bounded::broken(&name, &answer, PROBE_LIMIT));
+    }
+    let version = parse_version(&answer.stdout).ok_or_else(|| {
+        let said = answer.stdout.lines().next().unwrap_or_default();
+        Error::Qemu(format!("{name} names no version: \"{said}\""))
+    })?;
+    Ok(Installation { path, version })
 }
 
 fn parse_version(text: &str) -> Option<Version> {
@@ -70,9 +95,10 @@ fn parse_version(text: &str) -> Option<Version> {
 /// Finds QEMU, installing it first where it is missing and that is possible.
 ///
 /// # Errors
-/// [`Error::Qemu`] says what to install, or that the version is too old.
+/// [`Error::Qemu`] says what to install, what is wrong with the QEMU that there is, or that the
+/// version is too old.
 pub fn ensure() -> Result<Installation> {
-    let found = match find() {
+    let found = match find()? {
         Some(found) => found,
         None => install()?,
     };
@@ -149,7 +175,7 @@ pub fn install() -> Result<Installation> {
             "qemu-system-x86",
         ],
     )?;
-    match (install, find()) {
+    match (install, find()?) {
         (true, Some(found)) => Ok(found),
         _ if !update => Err(by_hand("apt-get update failed")),
         _ => Err(by_hand("apt-get install failed")),
@@ -158,11 +184,8 @@ pub fn install() -> Result<Installation> {
 
 fn sudo_without_password() -> bool {
     let mut sudo = Command::new("sudo");
-    sudo.args(["-n", "true"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    sudo.status().is_ok_and(|status| status.success())
+    let answer = bounded::ask(sudo.args(["-n", "true"]), PROBE_LIMIT);
+    answer.is_ok_and(|answer| answer.is_success())
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Result<bool> {
@@ -170,15 +193,23 @@ fn apt(prefix: &[&str], arguments: &[&str]) -> Result<bool> {
         .iter()
         .chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     let program = words.next().copied().unwrap_or("apt-get");
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(words)
         .args(arguments)
         .stdin(Stdio::null())
         // stdout belongs to the result, perhaps JSON.
         .stdout(std::io::stderr())
-        .status()
+        .spawn()
         .context(|| "starting apt-get".into())?;
-    Ok(status.success())
+    match bounded::wait(&mut child, "apt-get", APT_LIMIT)? {
+        Some(status) => Ok(status.success()),
+        None => Err(Error::Qemu(format!(
+            "apt-get {} did not end within {} s; install it by hand: {}",
+            arguments.first().copied().unwrap_or_default(),
+            APT_LIMIT.as_secs(),
+            remedy()
+        ))),
+    }
 }
 
 /// What executes the guest's instructions.
@@ -232,6 +263,19 @@ pub fn kvm_opens() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_qemu_that_fails_is_not_a_missing_one() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let path = directory.path().join(PROGRAM);
+        fs::write(&path, "#!/bin/sh\necho no library >&2\nexit 127\n").expect("it is written");
+        assert!(!is_executable(&path));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&path, mode).expect("it is made executable");
+        assert!(is_executable(&path));
+        let said = version_of(path).map_err(|error| error.to_string());
+        assert!(said.is_err_and(|said| said.contains("no library")));
+    }
 
     #[test]
     fn versions_are_read_and_ordered() {

@@ -18,14 +18,26 @@ const LINE_MAX: usize = 1 << 20;
 /// How long QEMU may take to listen on a socket, or to answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a socket may exist on which nobody listens: QEMU is about to, or has ended.
+const DEAF_LIMIT: Duration = Duration::from_millis(500);
+
 /// Connects to a socket that QEMU is about to create.
 ///
 /// # Errors
-/// [`Error::Channel`] if it does not exist within [`ANSWER_LIMIT`].
+/// [`Error::Channel`] if it does not exist within [`ANSWER_LIMIT`], or if nobody listens there any
+/// more.
 pub fn connect(channel: &'static str, path: &Path) -> Result<UnixStream> {
-    let attempt = || Ok(UnixStream::connect(path).ok());
+    let mut refused = None;
+    let attempt = || match UnixStream::connect(path) {
+        Ok(stream) => Ok(Some(Some(stream))),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            let since = *refused.get_or_insert_with(Instant::now);
+            Ok((since.elapsed() >= DEAF_LIMIT).then_some(None))
+        }
+        Err(_) => Ok(None),
+    };
     let stream = interrupt::wait_for(ANSWER_LIMIT, Duration::from_millis(5), attempt)?;
-    stream.ok_or_else(|| Error::Channel {
+    stream.flatten().ok_or_else(|| Error::Channel {
         channel,
         problem: "QEMU does not listen".into(),
     })
@@ -110,6 +122,16 @@ impl Lines {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+
+    #[test]
+    fn a_socket_that_its_owner_left_behind_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let begun = Instant::now();
+        assert!(connect("test", &path).is_err());
+        assert!(begun.elapsed() < ANSWER_LIMIT / 2);
+    }
 
     #[test]
     fn half_a_line_waits_for_the_other_half() {

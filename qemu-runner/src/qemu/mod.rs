@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`install`] | finding QEMU, its version, installing it |
+//! | [`bounded`] | other programs of the host, with a limit on each |
 //! | [`command`] | the machine that is asked for, as a command line |
 //! | [`process`] | a running QEMU, which never outlives the runner |
 //! | [`line`] | lines over a Unix socket, for the two line protocols |
@@ -10,6 +11,7 @@
 //! | [`qtest`] | qtest: accesses to the guest's memory bus |
 //! | [`gdb`] | the gdb stub: CPUs frozen one by one |
 
+pub mod bounded;
 pub mod command;
 pub mod gdb;
 pub mod install;

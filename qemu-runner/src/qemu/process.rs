@@ -20,11 +20,13 @@ use tempfile::TempDir;
 use super::command::{Afterwards, Machine, Serial, arguments};
 use super::gdb::Gdb;
 use super::install::{Accelerator, Installation, on_path};
+use super::line::ANSWER_LIMIT;
 use super::qmp::Qmp;
 use super::qtest::Qtest;
 use crate::error::{Context, Error, Result};
 use crate::guest::memory::GuestMemory;
 use crate::images::Images;
+use crate::interrupt;
 
 /// A Unix socket's address has 108 bytes; the longest name in the directory takes fewer than 16.
 const DIRECTORY_LENGTH_MAX: usize = 90;
@@ -104,9 +106,23 @@ impl Qemu {
             memory,
             cpus,
         };
-        let qmp = qemu.qmp().map_err(|error| qemu.explain(error))?;
+        let qmp = qemu.await_socket("qmp").and_then(|()| qemu.qmp());
+        let qmp = qmp.map_err(|error| qemu.explain(error))?;
         qemu.directory.forget_memory();
         Ok((qemu, qmp))
+    }
+
+    /// Waits until QEMU has made a socket, or has ended.
+    fn await_socket(&mut self, name: &str) -> Result<()> {
+        let path = self.directory.path.join(name);
+        let up = interrupt::wait_for(ANSWER_LIMIT, Duration::from_millis(2), || {
+            Ok((self.ended()?.is_some() || path.exists()).then_some(()))
+        });
+        match (up?, self.ended()?) {
+            (_, Some(status)) => Err(Error::Qemu(format!("ended with {status}"))),
+            (None, None) => Err(Error::Qemu(format!("no socket \"{name}\" was made"))),
+            (Some(()), None) => Ok(()),
+        }
     }
 
     /// The guest's memory.

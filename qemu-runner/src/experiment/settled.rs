@@ -1,0 +1,180 @@
+//! Whether everybody serves and works and nothing has happened for a while.
+//!
+//! # Invariants
+//! 1. Progress is never judged over less than [`SETTLE`], unless the whole run was shorter: work
+//!    comes in operations, and between two looks there may be none.
+//! 2. One cell that is out does not keep the others from being judged.
+
+use std::time::{Duration, Instant};
+
+use cell::workload::Operation;
+use userland::Account;
+
+use crate::observation::CellSnapshot;
+
+/// How long nothing may happen, and everybody work, before a run is over.
+const SETTLE: Duration = Duration::from_millis(400);
+/// How far back work is looked for, at least, when a run ends before everything has settled.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// The accounts of all cells at one time.
+#[derive(Clone, Debug)]
+struct Accounts {
+    at: Instant,
+    accounts: Vec<Account>,
+}
+
+impl Accounts {
+    fn of(cells: &[CellSnapshot], at: Instant) -> Self {
+        let accounts = cells.iter().map(|cell| cell.account).collect();
+        Self { at, accounts }
+    }
+}
+
+/// What was seen on the way to rest.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Whether the cells have workers.
+    works: bool,
+    /// Since when nothing happened.
+    since: Option<Accounts>,
+    /// From [`SPAN`] to twice that ago, and later than that.
+    older: Accounts,
+    newer: Accounts,
+}
+
+impl Settled {
+    /// Begins with the cells as they are.
+    pub(super) fn new(cells: &[CellSnapshot], now: Instant) -> Self {
+        let accounts = Accounts::of(cells, now);
+        Self {
+            works: cells.iter().any(|cell| cell.account.workers > 0),
+            since: None,
+            older: accounts.clone(),
+            newer: accounts,
+        }
+    }
+
+    /// Something happened.
+    pub(super) fn restart(&mut self) {
+        self.since = None;
+    }
+
+    /// Looks at the cells as they are; whether everything has settled.
+    pub(super) fn holds(&mut self, cells: &[CellSnapshot], now: Instant) -> bool {
+        if now.duration_since(self.newer.at) >= SPAN {
+            let newest = Accounts::of(cells, now);
+            self.older = std::mem::replace(&mut self.newer, newest);
+        }
+        if !cells.iter().all(|cell| cell.serves) {
+            self.restart();
+        }
+        self.since.get_or_insert_with(|| Accounts::of(cells, now));
+        self.all_progress(cells, now)
+    }
+
+    fn all_progress(&self, cells: &[CellSnapshot], now: Instant) -> bool {
+        self.since.as_ref().is_some_and(|since| {
+            let mut progress = self.progress_since(since, cells);
+            now.duration_since(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
+        })
+    }
+
+    /// Which cells serve and have finished operations of every kind of late.
+    pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Instant) -> Vec<bool> {
+        if self.all_progress(cells, now) {
+            return vec![true; cells.len()];
+        }
+        self.progress_since(&self.older, cells).collect()
+    }
+
+    fn progress_since<'a>(
+        &self,
+        then: &'a Accounts,
+        cells: &'a [CellSnapshot],
+    ) -> impl Iterator<Item = bool> + use<'a> {
+        let (works, alone) = (self.works, cells.len() == 1);
+        let goes_on = move |(cell, then): (&CellSnapshot, &Account)| {
+            let more = |&operation: &Operation| {
+                let (now, then) = (cell.account.of(operation), then.of(operation));
+                now.verified > then.verified || (alone && operation != Operation::Compute)
+            };
+            let same_life = cell.account.life == then.life;
+            cell.serves && (!works || (same_life && Operation::ALL.iter().all(more)))
+        };
+        cells.iter().zip(&then.accounts).map(goes_on)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cell::machine::CellState;
+    use cell::{CELLS_MAX, Incarnation};
+    use userland::account::OperationCounts;
+
+    /// Three cells, each with so many operations of every kind; one without any is out.
+    fn cells(verified: [u64; 3]) -> Vec<CellSnapshot> {
+        let cell = |verified: u64| {
+            let counts = OperationCounts {
+                attempted: verified,
+                verified,
+                ..OperationCounts::default()
+            };
+            CellSnapshot {
+                state: CellState::Live,
+                incarnation: 1,
+                serves: verified > 0,
+                account: Account {
+                    life: Incarnation(1),
+                    workers: 2,
+                    operations: [counts; 4],
+                    lost_with: [0; CELLS_MAX],
+                    longest_pause: 0,
+                    longest_pause_of: [0; 4],
+                    last_progress: 0,
+                },
+            }
+        };
+        verified.into_iter().map(cell).collect()
+    }
+
+    const LOOK: Duration = Duration::from_millis(10);
+
+    /// Looks as often as a run does, with operations that take 50 looks each; `working` says who
+    /// does any. The last cell is out.
+    fn run_with_one_out(looks: u64, working: [bool; 2]) -> Vec<bool> {
+        let begun = Instant::now();
+        let mut settled = Settled::new(&cells([1; 3]), begun);
+        let (mut now, mut seen) = (begun, cells([1; 3]));
+        for look in 1..=looks {
+            now += LOOK;
+            let [first, second] = working.map(|works| 1 + if works { look / 50 } else { 0 });
+            seen = cells([first, second, 0]);
+            assert!(!settled.holds(&seen, now));
+        }
+        settled.progressing(&seen, now)
+    }
+
+    #[test]
+    fn a_cell_that_is_out_does_not_hide_the_work_of_the_others() {
+        assert_eq!(run_with_one_out(1010, [true, true]), [true, true, false]);
+        assert_eq!(run_with_one_out(1010, [true, false]), [true, false, false]);
+    }
+
+    #[test]
+    fn rest_needs_time_and_work() {
+        let begun = Instant::now();
+        let mut settled = Settled::new(&cells([1; 3]), begun);
+        assert!(!settled.holds(&cells([1; 3]), begun));
+        assert!(!settled.holds(&cells([2; 3]), begun + LOOK), "too early");
+        assert!(!settled.holds(&cells([2, 2, 1]), begun + SETTLE), "no work");
+        assert!(settled.holds(&cells([2; 3]), begun + SETTLE));
+        settled.restart();
+        assert!(!settled.holds(&cells([3; 3]), begun + 2 * SETTLE));
+        assert_eq!(
+            settled.progressing(&cells([3; 3]), begun + 2 * SETTLE),
+            [true; 3]
+        );
+    }
+}
