@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
 use crate::fault::host::{inject, thaw};
-use crate::fault::plan::{Plan, Strike, Trigger};
+use crate::fault::plan::{Kind, Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
 use crate::interrupt;
@@ -48,7 +48,8 @@ pub fn run(
     progress: &mut Progress,
 ) -> Result<Observation> {
     let (session, qmp) = Session::boot(launch, progress)?;
-    let channels = Channels::connect(&session.qemu, qmp, plan.strikes())?;
+    let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
+    let channels = Channels::connect(&session.qemu, qmp, strikes)?;
     let watch = Watch::new(&session.machine, detail);
     let mut run = Run::new(session, channels, watch, plan)?;
     run.work(progress)?;
@@ -67,6 +68,7 @@ struct Run<'a> {
     watch: Watch,
     plan: &'a Plan,
     injected: Vec<Injected>,
+    control_from: Option<u64>,
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
@@ -90,6 +92,7 @@ impl<'a> Run<'a> {
             watch,
             plan,
             injected: Vec::new(),
+            control_from: None,
             notes: Vec::new(),
             before,
             acted: Instant::now(),
@@ -136,7 +139,6 @@ impl<'a> Run<'a> {
     }
 
     fn strike_first(&mut self) -> Result<()> {
-        self.second.clone_from(&self.plan.second);
         self.before = snapshot(&self.session)?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(
@@ -144,6 +146,12 @@ impl<'a> Run<'a> {
                 self.session.machine.public(cell),
             )?;
         }
+        if self.plan.kind != Kind::Fault {
+            self.control_from = Some(self.watch.now());
+            self.acted = Instant::now();
+            return Ok(());
+        }
+        self.second.clone_from(&self.plan.second);
         // A second fault that the victim's kernel times itself must be asked for before the first
         // strikes.
         if let Some((strike, trigger)) = self.second.clone()
@@ -284,6 +292,8 @@ impl<'a> Run<'a> {
         Ok(Observation {
             boot_time: self.session.boot_time,
             injected: self.injected,
+            control_from: self.control_from,
+            ended_at: self.watch.now(),
             notes: self.notes,
             not_triggered: self
                 .second
