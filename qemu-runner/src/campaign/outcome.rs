@@ -9,8 +9,9 @@
 //! 2. What could not be judged ([`Containment::is_valid`]) counts for nothing, and is shown.
 //!
 //! # Not guaranteed
-//! Without a look at all memory, a fault that did nothing and one whose traces are still there look
-//! the same: both are [`Effect::NotManifested`].
+//! Without a look at all memory, a changed bit or pointer that was never used and one whose traces
+//! are still there look the same: both are [`Effect::NotManifested`]. Suspicions prove nothing: a
+//! busy host causes them all the time.
 
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
@@ -87,9 +88,9 @@ labels! {
         FsvLocal = "local fail-silence violation",
         /// The fault itself was the stop.
         Halted = "halted",
-        /// Somebody noticed the fault, and the cell went on.
+        /// The fault was surely met, and the cell went on.
         Masked = "masked",
-        /// Nobody noticed anything.
+        /// The cell went on, and whether it ever met the fault is not known.
         NotManifested = "not manifested",
     }
 }
@@ -241,21 +242,22 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
         );
         stands && violation.cell() == Some(cell)
     };
-    let noticed = |record: &Observed| {
-        matches!(
-            record.event,
-            Event::Hint | Event::Evidence | Event::BusError | Event::Panic
-        )
-    };
     if verdict.violations.iter().any(unnoticed) {
         Effect::Hang
     } else if wrong {
         Effect::FsvLocal
-    } else if run.since_start().any(noticed) {
-        Effect::Masked
-    } else {
+    } else if is_memory(first.fault) {
         Effect::NotManifested
+    } else {
+        Effect::Masked
     }
+}
+
+/// Whether a fault waits in memory until something uses it.
+fn is_memory(fault: Fault) -> bool {
+    [HostFault::MemBitflip, HostFault::MemPointer]
+        .map(Fault::Host)
+        .contains(&fault)
 }
 
 fn death(run: &Observation, fault: Fault, cell: usize) -> Effect {

@@ -119,21 +119,19 @@ const FAULTS: [(&str, Change, Containment, Effect); 14] = [
                 .push(record(101, Source::Cell(1), Event::Injected, what));
         },
         Containment::NotManifested,
-        Effect::NotManifested,
+        Effect::Masked,
     ),
     (
-        "noticed, and nothing came of it",
+        "a bit that nobody used",
         |run| {
             survived(run);
-            asked_for(run, InnerFault::RpcDrop);
-            let what = [InnerFault::RpcDrop as u64, 8];
-            run.records
-                .push(record(101, Source::Cell(1), Event::Injected, what));
+            run.injected[0].fault = Fault::Host(HostFault::MemBitflip);
+            run.injected[0].expectation = Expectation::MayDie;
             run.records
                 .push(record(105, Source::Cell(0), Event::Hint, [1, 1]));
         },
         Containment::NotManifested,
-        Effect::Masked,
+        Effect::NotManifested,
     ),
     (
         "wrong bytes of its own",
@@ -153,7 +151,7 @@ const FAULTS: [(&str, Change, Containment, Effect); 14] = [
             asked_for(run, InnerFault::RpcDrop);
         },
         Containment::NotInjected,
-        Effect::NotManifested,
+        Effect::Masked,
     ),
 ];
 

@@ -152,7 +152,7 @@ fn a_report_never_says_all_or_nothing_without_a_bound() {
         "{text}"
     );
     report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
-    for name in ["summary.json", "runs.csv", "junit.xml"] {
+    for name in ["report.html", "summary.json", "runs.csv", "junit.xml"] {
         assert!(journal.path().join(name).is_file(), "{name}");
     }
 }

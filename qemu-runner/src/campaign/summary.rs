@@ -34,6 +34,8 @@ pub struct Summary {
     pub setup: String,
     /// How many runs of each kind.
     pub totals: Totals,
+    /// Of all runs that could be judged, controls too: a healthy cell was voted out.
+    pub accused: Proportion,
     /// All classes of faults together, as they were drawn.
     pub overall: ClassSummary,
     /// Each class of faults.
@@ -166,6 +168,7 @@ impl Summary {
             seed: manifest.seed,
             setup: manifest.setup.text(),
             totals: Totals::of(manifest.runs, &records),
+            accused: accused(&records),
             overall: ClassSummary::of("all", &faults),
             classes: names.into_iter().map(class).collect(),
             controls: controls
@@ -188,15 +191,24 @@ impl Summary {
     /// The result in a sentence, with its bound.
     pub fn verdict(&self) -> String {
         let all = &self.overall;
+        let accused = format!(
+            "Runs in which a healthy cell was voted out: {}.",
+            self.accused.text()
+        );
         if all.manifested.count == 0 {
-            let struck = all.manifested.of;
-            return format!("No fault of {struck} that struck had an effect: nothing is shown.");
+            let struck = all.manifested.text();
+            return format!("Faults that struck and had an effect: {struck}. {accused}");
         }
         format!(
-            "Faults that had an effect and did not stay in their cell: {}.",
+            "Faults that had an effect and did not stay in their cell: {}. {accused}",
             all.escaped.text()
         )
     }
+}
+
+fn accused(records: &[&Record]) -> Proportion {
+    let valid = records.iter().filter(|run| run.containment.is_valid());
+    Proportion::counting(valid, |run| run.containment == Containment::WrongAccusation)
 }
 
 fn of_kind<'a>(records: &[&'a Record], kind: Kind) -> Vec<&'a Record> {
@@ -284,6 +296,15 @@ fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
 }
 
 impl ControlSummary {
+    /// The kind, for people.
+    pub const fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Golden => "golden run",
+            Kind::Null => "null injection",
+            Kind::Fault => "fault",
+        }
+    }
+
     fn of(kind: Kind, runs: &[&Record]) -> Self {
         let valid: Vec<&Record> = runs
             .iter()

@@ -3,9 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`terminal`] | the summary as text |
+//! | [`html`], [`charts`] | the summary as a page, and its charts |
 //! | [`files`] | `runs.csv`, and `junit.xml` with a case for each class and invariant |
 
+pub mod charts;
 pub mod files;
+pub mod html;
 pub mod terminal;
 
 use std::collections::BTreeMap;
@@ -32,6 +35,7 @@ pub fn write(
 ) -> Result<()> {
     directory::write(path, "summary.json", &pretty(summary)?)?;
     directory::write(path, "runs.csv", &files::csv(records.values())?)?;
+    directory::write(path, "report.html", &html::page(summary, path)?)?;
     directory::write(
         path,
         "junit.xml",

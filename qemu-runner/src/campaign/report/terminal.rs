@@ -155,7 +155,7 @@ fn controls(controls: &[ControlSummary]) -> String {
         };
         let alarms = control.false_alarms_per_second;
         rows.push(vec![
-            format!("{:?}", control.kind).to_lowercase(),
+            control.name().into(),
             control.violated.text(),
             control.accused.text(),
             alarms.map_or_else(|| "-".into(), |rate| format!("{rate:.2}")),
