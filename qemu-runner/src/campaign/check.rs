@@ -56,9 +56,11 @@ impl CheckedFault {
         let target = strike.target.get_ref();
         let mut extras = Vec::new();
         if let Some((meaning, default)) = strike.model.entry().argument {
-            let drawn = strike.argument.map(|argument| argument.get_ref().text(""));
-            let number = drawn.unwrap_or_else(|| default.to_string());
-            extras.push(format!("{number} {meaning}"));
+            let unit = format!(" {meaning}");
+            let drawn = strike
+                .argument
+                .map(|argument| argument.get_ref().text(&unit));
+            extras.push(drawn.unwrap_or_else(|| format!("{default}{unit}")));
         }
         if let Some(area) = strike.area {
             extras.push(format!("in its {:?}", area.get_ref()).to_lowercase());

@@ -125,7 +125,7 @@ impl Number {
         match self {
             Self::Fixed(value) => format!("{value}{unit}"),
             Self::Uniform(low, high) => format!("{low} to {high}{unit}"),
-            Self::LogUniform(low, high) => format!("{low} to {high}{unit}, log-uniform"),
+            Self::LogUniform(low, high) => format!("{low} to {high}{unit} (log-uniform)"),
             Self::Choice(choices) => {
                 let words: Vec<String> = choices.iter().map(u64::to_string).collect();
                 format!("{}{unit}", words.join(" or "))

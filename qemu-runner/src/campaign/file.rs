@@ -84,7 +84,8 @@ pub struct Header {
     /// How many runs are controls.
     #[serde(default = "default_of")]
     pub controls: Spanned<Controls>,
-    /// Recoveries that every run goes through before its fault.
+    /// Recoveries that every run, controls too, goes through before its fault. One that fails makes
+    /// the run one that could not be carried out.
     #[serde(default = "default_of")]
     pub rehearsals: Spanned<u32>,
     /// How long a run may take after its fault, in milliseconds.

@@ -156,3 +156,21 @@ fn a_report_never_says_all_or_nothing_without_a_bound() {
         assert!(journal.path().join(name).is_file(), "{name}");
     }
 }
+
+#[test]
+fn a_campaign_that_has_hardly_begun_is_reported_too() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        interrupt_at: Some(1),
+        ..FAKE
+    };
+    let (_, journal) = bench.run(&mut engine, Beginning::New, None);
+    assert_eq!(journal.records.len(), 1);
+    let summary = Summary::of(&manifest(), journal.records.values());
+    report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
+    assert!(
+        summary.verdict().contains("0 of 0"),
+        "{}",
+        summary.verdict()
+    );
+}

@@ -139,7 +139,7 @@ pub enum Kind {
     Fault,
     /// Everything is as for a fault, also the channels into the machine, and nothing is injected.
     Null,
-    /// The machine is left alone.
+    /// The machine is left alone once its rehearsals are over.
     Golden,
 }
 

@@ -63,9 +63,9 @@ fn drawn<T, E: Display>(result: std::result::Result<T, E>) -> Result<T> {
     result.context(|| "drawing a chart".into())
 }
 
-/// The classes, and all of them together where there are several.
+/// The classes, and all of them together where that is not the same. Never empty.
 fn rows(summary: &Summary) -> Vec<&ClassSummary> {
-    let overall = (summary.classes.len() > 1).then_some(&summary.overall);
+    let overall = (summary.classes.len() != 1).then_some(&summary.overall);
     summary.classes.iter().chain(overall).collect()
 }
 
@@ -135,7 +135,7 @@ fn bars(
             .margin(8)
             .x_label_area_size(FRAME - 16)
             .y_label_area_size(NAMES);
-        let vertical = (0..rows.len()).into_segmented();
+        let vertical = (0..rows.len() - 1).into_segmented();
         let mut chart = drawn(builder.build_cartesian_2d(0.0..most, vertical))?;
         let name = |value: &SegmentValue<usize>| match value {
             SegmentValue::CenterOf(row) if *row < rows.len() => {

@@ -143,7 +143,7 @@ fn controls(controls: &[ControlSummary]) -> String {
         "healthy cell voted out",
         "false alarms/s",
         "work/s",
-        "longest pause",
+        "longest pause, ms",
     ];
     let mut rows = vec![headings.map(String::from).to_vec()];
     for control in controls {
@@ -160,7 +160,7 @@ fn controls(controls: &[ControlSummary]) -> String {
             control.accused.text(),
             alarms.map_or_else(|| "-".into(), |rate| format!("{rate:.2}")),
             median(control.work_per_second, 0),
-            format!("{} ms", median(control.longest_pause_ms, 1)),
+            median(control.longest_pause_ms, 1),
         ]);
     }
     table(&rows)
