@@ -133,6 +133,7 @@ fn bars(
         let mut builder = ChartBuilder::on(&area);
         builder
             .margin(8)
+            .margin_right(28)
             .x_label_area_size(FRAME - 16)
             .y_label_area_size(NAMES);
         let vertical = (0..rows.len() - 1).into_segmented();
@@ -216,6 +217,7 @@ pub fn latencies(class: &ClassSummary) -> Result<Option<String>> {
         let mut builder = ChartBuilder::on(&area);
         builder
             .margin(8)
+            .margin_right(28)
             .x_label_area_size(44)
             .y_label_area_size(56);
         let built = builder.build_cartesian_2d((from..to).log_scale(), 0.0..100.0);
@@ -237,7 +239,7 @@ pub fn latencies(class: &ClassSummary) -> Result<Option<String>> {
         }
         let mut legend = chart.configure_series_labels();
         let legend = legend
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::LowerRight)
             .label_font(FONT);
         drawn(legend.draw())?;
         drawn(area.present())?;
