@@ -7,8 +7,9 @@ use std::time::Duration;
 use cell::trace::Event;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::fault::plan::{Area, Plan, Strike, Trigger, parse_event};
+use crate::fault::plan::{Area, Kind, Plan, Strike, Trigger, parse_event};
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
 use crate::output::Format;
 use crate::qemu::command::Machine;
@@ -40,6 +41,11 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Boot, let the cells work, inject a fault, follow it to the end, judge.
     Inject(Box<InjectArguments>),
+    /// Many faults drawn from a seed, and what they show together.
+    #[command(subcommand)]
+    Campaign(CampaignCommand),
+    /// Carry out one run of a campaign again.
+    Replay(Box<ReplayArguments>),
     /// Measure what things cost.
     Bench(Box<BenchArguments>),
     /// Show what of QEMU and of this host works, and what to do about the rest.
@@ -283,6 +289,7 @@ impl InjectArguments {
             )
         });
         Ok(Plan {
+            kind: Kind::Fault,
             at: self.at,
             first,
             second,

@@ -4,24 +4,26 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::cli::{Cli, Command, ImageArguments, InjectArguments, MachineArguments, RunArguments};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::fault::catalogue::{CATALOGUE, Expectation};
+use crate::fault::plan::Plan;
 use crate::images::{self, Images};
 use crate::latency::Latencies;
+use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text, table};
 use crate::perfetto::TraceFile;
 use crate::qemu::command::{Machine, Serial};
 use crate::qemu::install::{self, Accelerator};
-use crate::qemu::process::{Launch, Qemu};
+use crate::qemu::process::{Keep, Launch, Qemu};
 use crate::session::LastCell;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
-use crate::{bench, doctor, interrupt, report, timeline};
+use crate::{bench, campaign, doctor, interrupt, report, timeline};
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -46,6 +48,8 @@ fn dispatch(cli: Cli, format: Format) -> Result<Ending> {
         Some(Command::Run(arguments)) => run(&arguments, format),
         Some(Command::Inject(arguments)) if arguments.fault == "list" => list(format),
         Some(Command::Inject(arguments)) => inject(&arguments, format),
+        Some(Command::Campaign(command)) => campaign::command(&command, format),
+        Some(Command::Replay(arguments)) => campaign::replay::command(&arguments, format),
         Some(Command::Bench(arguments)) => bench::command(&arguments, format),
         Some(Command::Doctor(arguments)) => doctor::command(arguments, format),
         Some(Command::Build(arguments)) => build(&arguments, format),
@@ -97,26 +101,40 @@ pub fn launch(
     serial: Serial,
     progress: &mut Progress,
 ) -> Result<Launch> {
-    let machine = arguments.machine();
+    let (machine, keep) = (arguments.machine(), arguments.keep());
+    prepare(machine, &arguments.images, serial, keep, progress)
+}
+
+/// As [`launch`], for a machine that does not come from the command line.
+///
+/// # Errors
+/// [`Error::Usage`], [`Error::Qemu`], [`Error::Build`].
+pub fn prepare(
+    machine: Machine,
+    arguments: &ImageArguments,
+    serial: Serial,
+    keep: Keep,
+    progress: &mut Progress,
+) -> Result<Launch> {
     machine.check()?;
     Ok(Launch {
         machine,
         installation: install::ensure()?,
-        images: images(&arguments.images, progress)?,
+        images: images(arguments, progress)?,
         accelerator: Accelerator::choose(),
         serial,
-        keep: arguments.keep(),
+        keep,
     })
 }
 
 /// What ran, for `--json`.
-#[derive(Clone, Serialize, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Setup {
     cells: usize,
     cpus: usize,
     memory: u64,
     boot_parameters: String,
-    accelerator: &'static str,
+    accelerator: String,
     qemu: String,
 }
 
@@ -134,9 +152,14 @@ impl Setup {
             cpus,
             memory,
             boot_parameters: launch.machine.boot_line(),
-            accelerator: launch.accelerator.name(),
+            accelerator: launch.accelerator.name().into(),
             qemu: launch.installation.version.to_string(),
         }
+    }
+
+    /// How many cells.
+    pub const fn cells(&self) -> usize {
+        self.cells
     }
 
     /// In one line.
@@ -263,25 +286,33 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     };
     let observed = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
-    let verdict = Verdict::of(&observed);
-    let latencies = Latencies::of(&observed);
-    let lines = timeline::lines(&observed);
-    let setup = Setup::of(&launch);
+    judge(&launch, &plan, &observed, trace, format)
+}
+
+/// Shows a run that was carried out, and whether it held.
+///
+/// # Errors
+/// [`Error::Host`] if the result cannot be printed.
+pub fn judge(
+    launch: &Launch,
+    plan: &Plan,
+    run: &Observation,
+    trace: Option<TraceFile>,
+    format: Format,
+) -> Result<Ending> {
+    let (verdict, latencies) = (Verdict::of(run), Latencies::of(run));
+    let (setup, lines) = (Setup::of(launch), timeline::lines(run));
     match format {
-        Format::Json => {
-            print_json(&report::json(
-                &setup, &plan, &observed, &verdict, &latencies, &lines,
-            ))?;
-        }
-        Format::Text => {
-            print_text(&report::text(
-                &setup, &plan, &observed, &verdict, &latencies, &lines,
-            ))?;
-        }
+        Format::Json => print_json(&report::json(
+            &setup, plan, run, &verdict, &latencies, &lines,
+        ))?,
+        Format::Text => print_text(&report::text(
+            &setup, plan, run, &verdict, &latencies, &lines,
+        ))?,
     }
     // Last, so that the report is not lost with it, and said on stderr only: stdout has its one
     // object.
-    let written = trace.map_or(Ok(()), |trace| trace.write(&observed));
+    let written = trace.map_or(Ok(()), |trace| trace.write(run));
     if let Err(error) = written {
         eprintln!("error: {error}");
         return Ok(Ending::Unable);

@@ -36,6 +36,9 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// Too many runs of a campaign failed for reasons that are not the machine's.
+    #[error("campaign: {0}")]
+    Campaign(String),
     /// Ctrl-C, or a request to end.
     #[error("interrupted")]
     Interrupted,
@@ -54,6 +57,7 @@ impl Error {
             | Self::Qemu(_)
             | Self::Channel { .. }
             | Self::Guest(_)
+            | Self::Campaign(_)
             | Self::Host { .. } => 3,
         }
     }
@@ -67,6 +71,7 @@ impl Error {
             Self::Channel { .. } => "channel",
             Self::Guest(_) => "guest",
             Self::Host { .. } => "host",
+            Self::Campaign(_) => "campaign",
             Self::Interrupted => "interrupted",
         }
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
 use crate::fault::host::{Frozen, inject, thaw};
-use crate::fault::plan::{Plan, Strike, Trigger};
+use crate::fault::plan::{Kind, Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
@@ -51,7 +51,8 @@ pub fn run(
     progress: &mut Progress,
 ) -> Result<Observation> {
     let (session, qmp) = Session::boot(launch, progress)?;
-    let channels = Channels::connect(&session.qemu, qmp, plan.strikes())?;
+    let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
+    let channels = Channels::connect(&session.qemu, qmp, strikes)?;
     let watch = Watch::new(&session.machine, detail);
     let mut run = Run::new(session, channels, watch, plan)?;
     run.work(progress)?;
@@ -70,6 +71,7 @@ struct Run<'a> {
     watch: Watch,
     plan: &'a Plan,
     injected: Vec<Injected>,
+    control_from: Option<u64>,
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
@@ -95,6 +97,7 @@ impl<'a> Run<'a> {
             watch,
             plan,
             injected: Vec::new(),
+            control_from: None,
             notes: Vec::new(),
             settled: Settled::new(&before, Instant::now()),
             before,
@@ -170,7 +173,6 @@ impl<'a> Run<'a> {
 
     fn strike_first(&mut self) -> Result<()> {
         let plan = self.plan;
-        self.second.clone_from(&plan.second);
         self.begin()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(
@@ -178,6 +180,12 @@ impl<'a> Run<'a> {
                 self.session.machine.public(cell),
             )?;
         }
+        if plan.kind != Kind::Fault {
+            self.control_from = Some(self.watch.now());
+            self.acted = Instant::now();
+            return Ok(());
+        }
+        self.second.clone_from(&plan.second);
         if let Some((strike, trigger)) = self.second.take_if(|second| is_timed_inside(plan, second))
         {
             let armed = self.strike(&strike, Some(trigger))?;
@@ -346,6 +354,8 @@ impl<'a> Run<'a> {
         Ok(Observation {
             boot_time: self.session.boot_time,
             injected: self.injected,
+            control_from: self.control_from,
+            ended_at: self.watch.now(),
             notes: self.notes,
             not_triggered,
             not_carried_out,

@@ -3,14 +3,14 @@
 use cell::CellSet;
 use cell::id::CellId;
 use cell::trace::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guest::trace::{Observed, Source};
 use crate::observation::Observation;
 use crate::units::milliseconds_between;
 
 /// Times since the first fault, in milliseconds; `None` for what did not happen.
-#[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Deserialize, Debug)]
 pub struct Latencies {
     /// Somebody other than the target suspected it, or the monitor held something against it.
     pub first_hint: Option<f64>,

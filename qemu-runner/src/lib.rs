@@ -16,12 +16,14 @@
 //! | [`experiment`], [`observation`] | one run: boot, work, inject, follow to the end |
 //! | [`verdict`], [`latency`] | what the run showed |
 //! | [`report`], [`timeline`], [`perfetto`] | the run for people, for programs, and for Perfetto |
+//! | [`campaign`] | many runs drawn from a seed, and what they show together |
 //! | [`bench`] | the table of costs |
 //! | [`doctor`] | what of QEMU and of this host works |
 
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod campaign;
 pub mod cli;
 pub mod commands;
 pub mod doctor;

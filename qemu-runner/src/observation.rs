@@ -77,6 +77,10 @@ pub struct Observation {
     pub boot_time: Duration,
     /// What was injected, in order.
     pub injected: Vec<Injected>,
+    /// When a control that injects nothing began to be judged, in nanoseconds.
+    pub control_from: Option<u64>,
+    /// When the run ended, in nanoseconds of the guest's time.
+    pub ended_at: u64,
     /// What else happened on the host.
     pub notes: Vec<Note>,
     /// Faults of the plan that never struck, because their event did not happen.
@@ -106,9 +110,10 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// When the first fault struck, in nanoseconds; 0 if none did.
+    /// When the first fault struck, or would have in a control, in nanoseconds; 0 if none did.
     pub fn start(&self) -> u64 {
-        self.injected.first().map_or(0, |injected| injected.at)
+        let struck = self.injected.first().map(|injected| injected.at);
+        struck.or(self.control_from).unwrap_or(0)
     }
 
     /// The cells that faults were injected into.

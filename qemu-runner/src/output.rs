@@ -21,6 +21,8 @@ pub enum Format {
 pub struct Progress {
     /// What the line says now.
     shown: String,
+    /// What every line begins with.
+    title: String,
     terminal: bool,
 }
 
@@ -29,6 +31,7 @@ impl Progress {
     pub fn new() -> Self {
         Self {
             shown: String::new(),
+            title: String::new(),
             terminal: stderr().is_terminal(),
         }
     }
@@ -37,14 +40,21 @@ impl Progress {
     pub const fn silent() -> Self {
         Self {
             shown: String::new(),
+            title: String::new(),
             terminal: false,
         }
+    }
+
+    /// Shows what is being done from now on, before each step of it.
+    pub fn begin(&mut self, title: &str) {
+        self.title = format!("{title}: ");
+        self.step("");
     }
 
     /// Shows what is being done now.
     pub fn step(&mut self, text: &str) {
         if self.terminal && self.shown != text {
-            eprint!("\r\x1b[K{text}");
+            eprint!("\r\x1b[K{}{text}", self.title);
             // Progress that cannot be shown is no reason to stop.
             let _ = stderr().flush();
             text.clone_into(&mut self.shown);

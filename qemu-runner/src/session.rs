@@ -193,13 +193,13 @@ fn count_cells(
     Ok(count)
 }
 
-/// Whether the machine has ended: QEMU is gone, or the guest reset or shut it down. Says how.
+/// Whether the guest reset the machine or shut it down. Says how.
 ///
 /// # Errors
-/// [`Error::Host`].
+/// [`Error::Qemu`] if QEMU is gone: it stays when the guest ends the machine. [`Error::Host`].
 pub fn system_down(qemu: &mut Qemu, qmp: &mut Qmp) -> Result<Option<String>> {
     if let Some(status) = qemu.ended()? {
-        return Ok(Some(format!("QEMU ended with {status}")));
+        return Err(Error::Qemu(format!("ended with {status}")));
     }
     // A connection that breaks is seen as an end of QEMU above, at the next look.
     let events = qmp.events().unwrap_or_default();

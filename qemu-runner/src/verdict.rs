@@ -7,7 +7,7 @@ use cell::CellSet;
 use cell::id::CellId;
 use cell::machine::CellState;
 use cell::trace::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
@@ -126,6 +126,60 @@ pub enum Violation {
     },
 }
 
+/// What a [`Violation`] speaks against.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// The machine stays up.
+    MachineStaysUp,
+    /// Nobody dies but by a fault of its own.
+    NobodyElseDies,
+    /// No survivor takes wrong bytes for right ones.
+    NoWrongBytes,
+    /// Survivors decide alike.
+    OneLiveSet,
+    /// No work vanishes, and none is lost with the living.
+    WorkIsAccountedFor,
+    /// The survivors go on.
+    SurvivorsGoOn,
+    /// A cell that must die is expelled.
+    TheDeadAreNoticed,
+    /// A cell that died comes back.
+    TheDeadComeBack,
+    /// Every fault strikes.
+    EveryFaultStrikes,
+}
+
+impl Invariant {
+    /// Every invariant.
+    pub const ALL: [Self; 9] = [
+        Self::MachineStaysUp,
+        Self::NobodyElseDies,
+        Self::NoWrongBytes,
+        Self::OneLiveSet,
+        Self::WorkIsAccountedFor,
+        Self::SurvivorsGoOn,
+        Self::TheDeadAreNoticed,
+        Self::TheDeadComeBack,
+        Self::EveryFaultStrikes,
+    ];
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::MachineStaysUp => "the machine stays up",
+            Self::NobodyElseDies => "nobody else dies",
+            Self::NoWrongBytes => "no survivor takes wrong bytes",
+            Self::OneLiveSet => "survivors decide alike",
+            Self::WorkIsAccountedFor => "no work vanishes",
+            Self::SurvivorsGoOn => "the survivors go on",
+            Self::TheDeadAreNoticed => "the dead are noticed",
+            Self::TheDeadComeBack => "the dead come back",
+            Self::EveryFaultStrikes => "every fault strikes",
+        }
+    }
+}
+
 /// A cell's share in a run.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 pub struct CellReport {
@@ -212,6 +266,41 @@ impl Violation {
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
         )
+    }
+
+    /// What it speaks against.
+    pub const fn invariant(&self) -> Invariant {
+        match self {
+            Self::SystemDown { .. } => Invariant::MachineStaysUp,
+            Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
+            Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
+            Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
+            Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
+                Invariant::WorkIsAccountedFor
+            }
+            Self::NoProgress { .. } | Self::Stopped { .. } => Invariant::SurvivorsGoOn,
+            Self::Unnoticed { .. } => Invariant::TheDeadAreNoticed,
+            Self::NotReintegrated { .. } => Invariant::TheDeadComeBack,
+            Self::NotTriggered | Self::NotCarriedOut { .. } => Invariant::EveryFaultStrikes,
+        }
+    }
+
+    /// The cell that it is about.
+    pub const fn cell(&self) -> Option<usize> {
+        match self {
+            Self::BystanderDied { cell }
+            | Self::WrongBytes { cell, .. }
+            | Self::SuspectWithoutDeath { cell, .. }
+            | Self::Unaccounted { cell, .. }
+            | Self::NoProgress { cell, .. }
+            | Self::LostWithTheLiving { cell, .. }
+            | Self::Stopped { cell }
+            | Self::Unnoticed { cell }
+            | Self::KilledForNothing { cell }
+            | Self::NotReintegrated { cell }
+            | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
+        }
     }
 
     const fn is_corruption(&self) -> bool {
@@ -485,4 +574,4 @@ fn report(run: &Observation, cell: usize) -> CellReport {
 
 #[cfg(test)]
 #[path = "verdict_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -32,7 +32,7 @@ fn account(life: u32, verified: u64) -> Account {
     }
 }
 
-fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
+pub(crate) fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
     let account = account(incarnation, verified);
     CellSnapshot {
         state: CellState::Live,
@@ -42,7 +42,7 @@ fn cell(incarnation: u32, verified: u64) -> CellSnapshot {
     }
 }
 
-fn record(at: u64, source: Source, event: Event, arguments: [u64; 2]) -> Observed {
+pub(crate) fn record(at: u64, source: Source, event: Event, arguments: [u64; 2]) -> Observed {
     Observed {
         at: at * MILLISECOND,
         source,
@@ -52,7 +52,8 @@ fn record(at: u64, source: Source, event: Event, arguments: [u64; 2]) -> Observe
     }
 }
 
-fn good_run() -> Observation {
+/// Cell 1 of three is halted at 100 ms, expelled and taken back.
+pub(crate) fn good_run() -> Observation {
     let mut records = vec![
         record(90, Source::Cell(2), Event::Hint, [0, 1]),
         record(108, Source::Cell(2), Event::Hint, [1, 1]),
@@ -85,6 +86,8 @@ fn good_run() -> Observation {
             at: 100 * MILLISECOND,
             detail: String::new(),
         }],
+        control_from: None,
+        ended_at: 500 * MILLISECOND,
         notes: Vec::new(),
         not_triggered: Vec::new(),
         not_carried_out: Vec::new(),

@@ -27,6 +27,11 @@ fn usage_errors_exit_with_2() {
         "run --memory 1T1",
         "run --append tick=1",
         "inject cpu.halt --then sw.panic",
+        "campaign check /nonexistent.toml",
+        "campaign run /nonexistent.toml --runs 0",
+        "campaign report /nonexistent",
+        "campaign compare /nonexistent /nonexistent",
+        "replay /nonexistent 0",
     ] {
         let output = hive(words);
         assert_eq!(output.status.code(), Some(2), "{words}");
@@ -39,6 +44,19 @@ fn missing_images_exit_with_3() {
     let output = hive("inject cpu.halt --images /nonexistent --json");
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(json(&output)["kind"], "build");
+}
+
+#[test]
+fn a_campaign_is_checked_without_a_machine() {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/campaigns/hive-1995.toml"
+    );
+    let text = hive(&format!("campaign check {file}"));
+    assert_eq!(text.status.code(), Some(0));
+    let checked = json(&hive(&format!("campaign check {file} --json")));
+    assert_eq!(checked["name"], "hive-1995");
+    assert_eq!(checked["classes"].as_array().unwrap().len(), 5);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use cell::fault::InnerFault;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A fault from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -243,7 +243,7 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes one CPU of the cell.
+    /// Whether it strikes one CPU of its cell, so that it matters which.
     pub const fn is_of_one_cpu(self) -> bool {
         matches!(
             self,
@@ -281,6 +281,14 @@ impl fmt::Display for Fault {
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Fault {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        String::deserialize(source)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use cell::id::CellId;
 use cell::partition::cpus_of;
 use cell::trace::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Expectation, Fault, HostFault};
 use crate::error::{Error, Result};
 
 /// Where a memory fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "snake_case")]
 pub enum Area {
     /// The cell's copy of the kernel image.
@@ -22,7 +22,7 @@ pub enum Area {
 }
 
 /// A fault and its target.
-#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Strike {
     /// The fault.
     pub fault: Fault,
@@ -65,9 +65,10 @@ impl Strike {
 }
 
 /// When a second fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Trigger {
     /// The event to wait for, after the first fault.
+    #[serde(with = "event_name")]
     pub event: Event,
     /// Which occurrence of it, from 1.
     pub count: u32,
@@ -110,9 +111,45 @@ pub fn parse_event(name: &str) -> std::result::Result<Event, String> {
     })
 }
 
+/// An event in files: its name.
+mod event_name {
+    use super::{Event, parse_event};
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde asks for"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        event: &Event,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(event.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<Event, D::Error> {
+        parse_event(&String::deserialize(source)?).map_err(de::Error::custom)
+    }
+}
+
+/// Whether a run injects anything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The faults are injected.
+    #[default]
+    Fault,
+    /// Everything is as for a fault, also the channels into the machine, and nothing is injected.
+    Null,
+    /// The machine is left alone once its rehearsals are over.
+    Golden,
+}
+
 /// A run's faults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
+    /// Whether they are injected.
+    pub kind: Kind,
     /// How long the cells work before the first fault.
     pub at: Duration,
     /// Recoveries that the machine goes through beforehand. An emulator translates code when it
@@ -131,6 +168,7 @@ impl Plan {
     pub fn single(strike: Strike) -> Self {
         let (at, bound) = (Duration::from_millis(500), Duration::from_secs(30));
         Self {
+            kind: Kind::Fault,
             at,
             rehearsals: 0,
             first: strike,

@@ -1,0 +1,248 @@
+//! What a campaign does and needs, without running it.
+
+use serde::Serialize;
+use toml::Spanned;
+
+use super::arguments::CheckArguments;
+use super::file::{Campaign, Class, StrikeKeys};
+use super::statistics::{runs_for_half_width, runs_for_zero_bound};
+use crate::error::{Ending, Result};
+use crate::output::{Format, print_json, print_text, push_line, table};
+use crate::units::float;
+
+/// What a run takes beside the work before its fault, in seconds of the host: the boot, the first
+/// work, recovery, and the time in which nothing more may happen.
+const OVERHEAD_SECONDS: f64 = 4.0;
+/// What a recovery before the fault takes beside the work after it, in seconds of the host.
+const REHEARSAL_SECONDS: f64 = 1.5;
+
+/// A campaign that was checked.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    schema: &'static str,
+    name: String,
+    purpose: String,
+    classes: Vec<CheckedClass>,
+    golden_share: f64,
+    null_share: f64,
+    half_width: f64,
+    runs_per_class: u64,
+    runs_all_classes_together: u64,
+    runs_each_class_by_itself: u64,
+    runs_for_zero_bound: u64,
+    seconds_per_run: f64,
+    runs_in_file: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckedClass {
+    id: String,
+    weight: u64,
+    share: f64,
+    faults: Vec<CheckedFault>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckedFault {
+    model: &'static str,
+    cell: String,
+    cpu: Option<String>,
+    extras: Vec<String>,
+    when: String,
+}
+
+impl CheckedFault {
+    fn of(strike: StrikeKeys<'_>, when: String) -> Self {
+        let target = strike.target.get_ref();
+        let mut extras = Vec::new();
+        if let Some((meaning, default)) = strike.model.entry().argument {
+            let unit = format!(" {meaning}");
+            let drawn = strike
+                .argument
+                .map(|argument| argument.get_ref().text(&unit));
+            extras.push(drawn.unwrap_or_else(|| format!("{default}{unit}")));
+        }
+        if let Some(area) = strike.area {
+            extras.push(format!("in its {:?}", area.get_ref()).to_lowercase());
+        }
+        if let Some(thaw) = strike.thaw_ms {
+            extras.push(format!("thaws after {}", thaw.get_ref().text(" ms")));
+        }
+        Self {
+            model: strike.model.name(),
+            cell: target.cell.text(),
+            cpu: strike.model.is_of_one_cpu().then(|| target.cpu.text()),
+            extras,
+            when,
+        }
+    }
+
+    fn text(&self) -> String {
+        let place = match &self.cpu {
+            Some(cpu) => format!("{} in cell: {}, CPU: {cpu}", self.model, self.cell),
+            None => format!("{} in cell: {}", self.model, self.cell),
+        };
+        let mut words = vec![place];
+        words.extend(self.extras.iter().cloned());
+        words.join(", ")
+    }
+}
+
+impl Checked {
+    /// Looks at a campaign.
+    pub fn of(campaign: &Campaign) -> Self {
+        let weights = campaign.classes.iter().map(|class| *class.weight.get_ref());
+        let total: u64 = weights.clone().sum();
+        let least = weights.min().unwrap_or(1);
+        let controls = campaign.header.controls.get_ref();
+        let faults = 1.0 - controls.golden.0 - controls.null.0;
+        let half_width = campaign.header.precision.half_width.0;
+        let runs_per_class = runs_for_half_width(half_width);
+        let in_all = |share: f64| whole(float(runs_per_class) / share);
+        Self {
+            schema: "hive-campaign-check/1",
+            name: campaign.name().into(),
+            purpose: campaign.header.purpose.clone(),
+            classes: campaign
+                .classes
+                .iter()
+                .map(|class| checked(class, total))
+                .collect(),
+            golden_share: controls.golden.0,
+            null_share: controls.null.0,
+            half_width,
+            runs_per_class,
+            runs_all_classes_together: in_all(faults),
+            runs_each_class_by_itself: in_all(faults * float(least) / float(total)),
+            runs_for_zero_bound: whole(float(runs_for_zero_bound(half_width)) / faults),
+            seconds_per_run: seconds_per_run(campaign, total),
+            runs_in_file: campaign.header.runs,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |arguments: std::fmt::Arguments<'_>| push_line(&mut text, arguments);
+        line(format_args!("{}: {}\n", self.name, self.purpose));
+        let mut rows = vec![["fault", "weight", "share", "what", "when"].map(String::from)];
+        for class in &self.classes {
+            for (position, fault) in class.faults.iter().enumerate() {
+                let first = |text: String| if position == 0 { text } else { String::new() };
+                rows.push([
+                    first(class.id.clone()),
+                    first(class.weight.to_string()),
+                    first(format!("{:.1} %", class.share * 100.0)),
+                    fault.text(),
+                    fault.when.clone(),
+                ]);
+            }
+        }
+        let rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
+        line(format_args!("{}", table(&rows)));
+        line(format_args!(
+            "controls: {:.1} % golden runs, {:.1} % null injections\n",
+            self.golden_share * 100.0,
+            self.null_share * 100.0
+        ));
+        line(format_args!("{}", self.needs()));
+        text
+    }
+
+    fn needs(&self) -> String {
+        let width = self.half_width * 100.0;
+        let row = |what: String, runs: u64| {
+            vec![
+                what,
+                runs.to_string(),
+                clock(float(runs) * self.seconds_per_run),
+            ]
+        };
+        let mut rows = vec![["", "runs", "about"].map(String::from).to_vec()];
+        rows.push(row(
+            format!("every share of all faults known to {width:.1} points to each side"),
+            self.runs_all_classes_together,
+        ));
+        rows.push(row(
+            "the same for each fault by itself".into(),
+            self.runs_each_class_by_itself,
+        ));
+        rows.push(row(
+            format!("at most {width:.1} % escapes shown, if none is seen and all have an effect"),
+            self.runs_for_zero_bound,
+        ));
+        if let Some(runs) = self.runs_in_file {
+            rows.push(row("as the file says".into(), u64::from(runs)));
+        }
+        table(&rows)
+    }
+}
+
+/// The next whole number of runs.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of runs, which is positive and far below 2^53"
+)]
+fn whole(runs: f64) -> u64 {
+    runs.ceil() as u64
+}
+
+fn checked(class: &Class, total: u64) -> CheckedClass {
+    let work = class.when.work_ms.get_ref().text(" ms");
+    let mut faults = vec![CheckedFault::of(
+        class.strike(),
+        format!("after {work} of work"),
+    )];
+    if let Some(then) = &class.then {
+        let mut when = match then.when.count.as_ref().map(Spanned::get_ref) {
+            Some(count) => format!("at {} number {}", then.when.event.name(), count.text("")),
+            None => format!("at {}", then.when.event.name()),
+        };
+        if let Some(delay) = &then.when.delay_us {
+            when = format!("{when} and {} later", delay.get_ref().text(" us"));
+        }
+        faults.push(CheckedFault::of(then.strike(), when));
+    }
+    let weight = *class.weight.get_ref();
+    CheckedClass {
+        id: class.id.get_ref().clone(),
+        weight,
+        share: float(weight) / float(total),
+        faults,
+    }
+}
+
+fn seconds_per_run(campaign: &Campaign, total: u64) -> f64 {
+    let rehearsals = f64::from(*campaign.header.rehearsals.get_ref());
+    let of = |class: &Class| {
+        let work = class.when.work_ms.get_ref().mean() / 1e3;
+        let beforehand = rehearsals * (work + REHEARSAL_SECONDS);
+        float(*class.weight.get_ref()) * (work + beforehand)
+    };
+    let work: f64 = campaign.classes.iter().map(of).sum();
+    OVERHEAD_SECONDS + work / float(total)
+}
+
+fn clock(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 7200.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+/// Checks a campaign file.
+///
+/// # Errors
+/// [`crate::error::Error::Usage`] with what is wrong and where.
+pub fn command(arguments: &CheckArguments, format: Format) -> Result<Ending> {
+    let (_, campaign) = super::load(&arguments.file)?;
+    let checked = Checked::of(&campaign);
+    match format {
+        Format::Json => print_json(&checked)?,
+        Format::Text => print_text(&checked.text())?,
+    }
+    Ok(Ending::Held)
+}

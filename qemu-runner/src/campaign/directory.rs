@@ -1,0 +1,273 @@
+//! The directory of a campaign: what was asked for, and every finished run.
+//!
+//! # Invariants
+//! 1. A run is either a whole line of `runs.jsonl`, on the disk before the next begins, or it does
+//!    not count: a line that was cut off is dropped and its run is done again.
+//! 2. A directory holds runs of one campaign file, one seed, one machine and one pair of images.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::file::{Campaign, Mode};
+use super::record::Record;
+use crate::commands::Setup;
+use crate::error::{Context, Error, Result};
+use crate::images::Images;
+
+const MANIFEST: &str = "manifest.json";
+const RUNS: &str = "runs.jsonl";
+/// The format of the manifest.
+const SCHEMA: &str = "hive-campaign-manifest/1";
+
+/// What was asked for, and on what.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Manifest {
+    /// The format.
+    pub schema: String,
+    /// The campaign's name.
+    pub name: String,
+    /// What it shows.
+    pub purpose: String,
+    /// The campaign's seed.
+    pub seed: u64,
+    /// How many runs.
+    pub runs: u32,
+    /// How runs are carried out.
+    pub mode: Mode,
+    /// What ran.
+    pub setup: Setup,
+    /// The SHA-256 of the monitor's image.
+    pub monitor_sha256: String,
+    /// The SHA-256 of the cell kernel's image.
+    pub kernel_sha256: String,
+    /// The version of the runner.
+    pub runner: String,
+    /// The campaign file, verbatim.
+    pub file: String,
+}
+
+impl Manifest {
+    /// What is about to run.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if an image cannot be read.
+    pub fn new(
+        text: &str,
+        campaign: &Campaign,
+        seed: u64,
+        runs: u32,
+        on: (Setup, &Images),
+    ) -> Result<Self> {
+        let (setup, images) = on;
+        Ok(Self {
+            schema: SCHEMA.into(),
+            name: campaign.name().into(),
+            purpose: campaign.header.purpose.clone(),
+            seed,
+            runs,
+            mode: campaign.header.mode,
+            setup,
+            monitor_sha256: hash(&images.monitor)?,
+            kernel_sha256: hash(&images.kernel)?,
+            runner: env!("CARGO_PKG_VERSION").into(),
+            file: text.into(),
+        })
+    }
+
+    /// The campaign.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the file that was recorded cannot be read any more.
+    pub fn campaign(&self) -> Result<Campaign> {
+        let refused = |problem| Error::Usage(format!("the recorded campaign file: {problem}"));
+        Campaign::parse(&self.file).map_err(refused)
+    }
+
+    /// What keeps runs of `other` out of this directory; `None` if nothing does.
+    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            ("campaign", self.name == other.name),
+            ("seed", self.seed == other.seed),
+            ("campaign file", self.file == other.file),
+            ("machine or QEMU", self.setup == other.setup),
+            ("monitor image", self.monitor_sha256 == other.monitor_sha256),
+            ("kernel image", self.kernel_sha256 == other.kernel_sha256),
+        ];
+        pairs.iter().find(|(_, same)| !same).map(|&(what, _)| what)
+    }
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).context(|| format!("reading {}", path.display()))?;
+    let hex = |byte: &u8| format!("{byte:02x}");
+    Ok(Sha256::digest(bytes).iter().map(hex).collect())
+}
+
+/// A campaign that was read back.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What was asked for.
+    pub manifest: Manifest,
+    /// The finished runs, by number.
+    pub records: BTreeMap<u32, Record>,
+}
+
+/// Reads a campaign back.
+///
+/// # Errors
+/// [`Error::Usage`] if there is none in the directory, or a line of it makes no sense.
+pub fn read(directory: &Path) -> Result<Finished> {
+    let manifest = read_manifest(directory)?
+        .ok_or_else(|| Error::Usage(format!("{} holds no campaign", directory.display())))?;
+    let (records, _) = read_runs(&directory.join(RUNS))?;
+    Ok(Finished { manifest, records })
+}
+
+fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
+    let path = directory.join(MANIFEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).context(|| format!("reading {}", path.display()))?;
+    let refused = |error| Error::Usage(format!("{}: {error}", path.display()));
+    let manifest: Manifest = serde_json::from_str(&text).map_err(refused)?;
+    if manifest.schema != SCHEMA {
+        let (path, found) = (path.display(), &manifest.schema);
+        return Err(Error::Usage(format!("{path}: {found}, expected {SCHEMA}")));
+    }
+    Ok(Some(manifest))
+}
+
+/// The runs, and how many bytes of the file are whole lines.
+fn read_runs(path: &Path) -> Result<(BTreeMap<u32, Record>, u64)> {
+    let mut records = BTreeMap::new();
+    if !path.exists() {
+        return Ok((records, 0));
+    }
+    let bytes = fs::read(path).context(|| format!("reading {}", path.display()))?;
+    let whole = bytes
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |end| end + 1);
+    let lines = bytes[..whole].split(|&byte| byte == b'\n');
+    for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
+        let refused =
+            |error| Error::Usage(format!("{}: line {}: {error}", path.display(), number + 1));
+        let record: Record = serde_json::from_slice(line).map_err(refused)?;
+        records.insert(record.run(), record);
+    }
+    Ok((records, whole as u64))
+}
+
+/// A campaign that is being run.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    runs: File,
+    /// The finished runs, by number.
+    pub records: BTreeMap<u32, Record>,
+}
+
+/// Whether a directory is new or goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beginning {
+    /// It must not hold a campaign.
+    New,
+    /// It must hold this campaign.
+    Resumed,
+}
+
+impl Journal {
+    /// Opens a directory for the runs of a campaign.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the directory holds another campaign, or none to go on with.
+    pub fn open(path: &Path, manifest: &Manifest, beginning: Beginning) -> Result<Self> {
+        let shown = path.display();
+        let mut manifest = manifest.clone();
+        match (read_manifest(path)?, beginning) {
+            (Some(_), Beginning::New) => {
+                return Err(Error::Usage(format!(
+                    "{shown} holds a campaign already; --resume {shown} goes on with it"
+                )));
+            }
+            (None, Beginning::Resumed) => {
+                return Err(Error::Usage(format!(
+                    "{shown} holds no campaign to go on with"
+                )));
+            }
+            (Some(old), Beginning::Resumed) => {
+                if let Some(what) = old.differs_from(&manifest) {
+                    return Err(Error::Usage(format!(
+                        "{shown} holds runs of another {what}; its runs cannot be mixed with these"
+                    )));
+                }
+                manifest.runs = manifest.runs.max(old.runs);
+            }
+            (None, Beginning::New) => {}
+        }
+        fs::create_dir_all(path).context(|| format!("creating {shown}"))?;
+        write(path, MANIFEST, &pretty(&manifest)?)?;
+        let file = path.join(RUNS);
+        let (records, whole) = read_runs(&file)?;
+        let opened = OpenOptions::new().create(true).append(true).open(&file);
+        let runs = opened.context(|| format!("opening {}", file.display()))?;
+        runs.set_len(whole)
+            .context(|| format!("cutting {}", file.display()))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            runs,
+            records,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a finished run.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn add(&mut self, record: Record) -> Result<()> {
+        let encoded = serde_json::to_string(&record).map_err(std::io::Error::from);
+        let write = encoded.and_then(|line| {
+            self.runs.write_all(format!("{line}\n").as_bytes())?;
+            self.runs.sync_data()
+        });
+        write.context(|| format!("writing to {}", self.path.join(RUNS).display()))?;
+        self.records.insert(record.run(), record);
+        Ok(())
+    }
+}
+
+/// JSON for files that people look at too.
+///
+/// # Errors
+/// [`Error::Host`] if a value cannot be written as JSON.
+pub fn pretty<T: Serialize>(value: &T) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from);
+    text.context(|| "writing JSON".into())
+        .map(|text| text + "\n")
+}
+
+/// Writes a file of a campaign's directory; it is there whole or not at all.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(name);
+    let temporary = directory.join(format!(".{name}"));
+    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
+    written.context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,117 @@
+//! Directories: whole lines, and nothing mixed.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use super::*;
+use crate::campaign::resolve::Resolved;
+use serde_json::json;
+use std::time::Duration;
+
+const FILE: &str = r#"
+schema = "hive-campaign/1"
+[campaign]
+name = "kept"
+purpose = "To be kept"
+[[fault]]
+id = "halt"
+model = "cpu.halt"
+target = { cell = 1 }
+when = { work_ms = 300 }
+"#;
+
+pub(crate) fn manifest() -> Manifest {
+    let setup = json!({
+        "cells": 3, "cpus": 6, "memory": 1 << 29, "boot_parameters": "cells=3",
+        "accelerator": "tcg", "qemu": "7.2",
+    });
+    Manifest {
+        schema: SCHEMA.into(),
+        name: "kept".into(),
+        purpose: "To be kept".into(),
+        seed: 7,
+        runs: 10,
+        mode: Mode::Realtime,
+        setup: serde_json::from_value(setup).unwrap(),
+        monitor_sha256: "a".into(),
+        kernel_sha256: "b".into(),
+        runner: "0".into(),
+        file: FILE.into(),
+    }
+}
+
+fn record(run: u32) -> Record {
+    let campaign = manifest().campaign().unwrap();
+    let resolved = Resolved::of(&campaign, 7, run);
+    Record::failed(resolved, &Error::Guest("no".into()), Duration::ZERO)
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap();
+    journal.add(record(0)).unwrap();
+    journal.add(record(2)).unwrap();
+    let finished = read(directory.path()).unwrap();
+    assert_eq!(finished.manifest, manifest());
+    assert_eq!(finished.records, journal.records);
+    assert_eq!(finished.records.keys().collect::<Vec<_>>(), [&0, &2]);
+}
+
+#[test]
+fn a_line_that_was_cut_off_is_dropped_and_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap();
+    journal.add(record(0)).unwrap();
+    journal
+        .runs
+        .write_all(b"{\"resolved\":{\"run\":1,")
+        .unwrap();
+    drop(journal);
+    assert_eq!(read(directory.path()).unwrap().records.len(), 1);
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::Resumed).unwrap();
+    journal.add(record(1)).unwrap();
+    assert_eq!(read(directory.path()).unwrap().records.len(), 2);
+}
+
+#[test]
+fn nothing_is_mixed() {
+    let directory = tempfile::tempdir().unwrap();
+    let open =
+        |manifest: &Manifest, beginning| Journal::open(directory.path(), manifest, beginning);
+    let refused = |manifest: &Manifest, beginning, why: &str| {
+        let error = open(manifest, beginning).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    refused(&manifest(), Beginning::Resumed, "no campaign to go on with");
+    open(&manifest(), Beginning::New).unwrap();
+    refused(&manifest(), Beginning::New, "--resume");
+    let seed = Manifest {
+        seed: 8,
+        ..manifest()
+    };
+    refused(&seed, Beginning::Resumed, "another seed");
+    let kernel = Manifest {
+        kernel_sha256: "c".into(),
+        ..manifest()
+    };
+    refused(&kernel, Beginning::Resumed, "another kernel image");
+    let file = Manifest {
+        file: format!("{FILE}#"),
+        ..manifest()
+    };
+    refused(&file, Beginning::Resumed, "another campaign file");
+    let more = Manifest {
+        runs: 20,
+        ..manifest()
+    };
+    open(&more, Beginning::Resumed).unwrap();
+    assert_eq!(read(directory.path()).unwrap().manifest.runs, 20);
+}
+
+#[test]
+fn a_directory_without_a_campaign_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
+    fs::write(directory.path().join(MANIFEST), "{}").unwrap();
+    assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
+}

@@ -1,0 +1,301 @@
+//! What a run of a campaign counts as, on two axes.
+//!
+//! The first axis says what became of the system, the second what became of the cell that the fault
+//! was injected into. Both follow from the [`Verdict`]; this file only orders and names.
+//!
+//! # Invariants
+//! 1. The first label that applies holds, in the order of [`Containment`]; but nothing that broke
+//!    containment is hidden behind a second fault that never struck.
+//! 2. What could not be judged ([`Containment::is_valid`]) counts for nothing, and is shown.
+//!
+//! # Not guaranteed
+//! Without a look at all memory, a changed bit or pointer that was never used and one whose traces
+//! are still there look the same: both are [`Effect::NotManifested`]. Suspicions prove nothing: a
+//! busy host causes them all the time.
+
+use cell::machine::EvidenceKind;
+use cell::trace::Event;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::catalogue::{Fault, HostFault};
+use crate::fault::plan::Kind;
+use crate::guest::trace::{Observed, Source};
+use crate::latency::Latencies;
+use crate::observation::Observation;
+use crate::verdict::{Verdict, Violation};
+
+macro_rules! labels {
+    ($(#[$meta:meta])+ $name:ident { $($(#[$doc:meta])+ $label:ident = $text:literal,)+ }) => {
+        $(#[$meta])+
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$doc])+ $label,)+ }
+
+        impl $name {
+            /// Every label, the worst first.
+            pub const ALL: &[Self] = &[$(Self::$label,)+];
+
+            /// For people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$label => $text,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// What became of the system.
+    Containment {
+        /// The runner or QEMU failed.
+        Infra = "infrastructure",
+        /// The trigger never fired, or the fault was never carried out.
+        NotInjected = "not injected",
+        /// No cell serves: the machine went down.
+        SystemFailure = "system failure",
+        /// A survivor took wrong bytes for right ones.
+        FsvExternal = "fail-silence violation",
+        /// A cell that the fault was not injected into crashed, hung, or lost work.
+        Propagated = "propagated",
+        /// A healthy cell was voted out.
+        WrongAccusation = "wrong accusation",
+        /// Survivors decided differently.
+        SplitView = "split view",
+        /// The cell is dead or hung, and nobody noticed.
+        Missed = "missed",
+        /// Noticed, and the survivors did not go on as they should.
+        RecoveryFailed = "recovery failed",
+        /// As contained or not manifested, but a survivor stood still for longer than allowed.
+        Degraded = "degraded",
+        /// The cell failed, nobody else did, and it did not come back.
+        Contained = "contained",
+        /// The cell failed, nobody else did, and it came back.
+        ContainedReintegrated = "contained, reintegrated",
+        /// The cell did not fail, and nobody else did.
+        NotManifested = "not manifested",
+    }
+}
+
+labels! {
+    /// What became of the cell that the fault was injected into.
+    Effect {
+        /// An exception, a triple fault or a machine check ended its life.
+        Crash = "crash",
+        /// It stood still, by no order of the fault.
+        Hang = "hang",
+        /// Its own kernel stopped it.
+        Assert = "assert",
+        /// It met wrong bytes itself, and went on.
+        FsvLocal = "local fail-silence violation",
+        /// The fault itself was the stop.
+        Halted = "halted",
+        /// The fault was surely met, and the cell went on.
+        Masked = "masked",
+        /// The cell went on, and whether it ever met the fault is not known.
+        NotManifested = "not manifested",
+    }
+}
+
+impl Containment {
+    /// Whether the run says anything about the system.
+    pub const fn is_valid(self) -> bool {
+        !matches!(self, Self::Infra | Self::NotInjected)
+    }
+
+    /// Whether the fault had an effect beyond being noticed.
+    pub const fn is_manifested(self) -> bool {
+        self.is_valid() && !matches!(self, Self::NotManifested)
+    }
+
+    /// Whether a fault that manifested stayed in its cell.
+    pub const fn is_contained(self) -> bool {
+        matches!(
+            self,
+            Self::Contained | Self::ContainedReintegrated | Self::Degraded
+        )
+    }
+}
+
+/// Longest pause of a survivor that is not degraded, in microseconds; `None` for any.
+pub type PauseLimit = Option<u64>;
+
+/// Classifies a run that was carried out.
+pub fn classify(
+    kind: Kind,
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+    limit: PauseLimit,
+) -> (Containment, Option<Effect>) {
+    let effect = (kind == Kind::Fault).then(|| effect(run, verdict));
+    (containment(run, verdict, latencies, effect, limit), effect)
+}
+
+fn containment(
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+    effect: Option<Effect>,
+    limit: PauseLimit,
+) -> Containment {
+    let labels = verdict.violations.iter();
+    let worst = labels.filter_map(|violation| label(violation, run, verdict, latencies));
+    if let Some(worst) = worst.min() {
+        return worst;
+    }
+    let asked_in_vain = !run.not_triggered.is_empty() || !run.not_carried_out.is_empty();
+    if effect.is_some() && (asked_in_vain || !carried_out(run, verdict)) {
+        return Containment::NotInjected;
+    }
+    let pauses = verdict
+        .cells
+        .iter()
+        .filter_map(|cell| cell.longest_pause_us);
+    if limit.is_some_and(|limit| pauses.max().is_some_and(|longest| longest > limit)) {
+        return Containment::Degraded;
+    }
+    let failed = !verdict.dead.is_empty() || effect == Some(Effect::FsvLocal);
+    let back = |violation: &Violation| matches!(violation, Violation::NotReintegrated { .. });
+    match failed {
+        false => Containment::NotManifested,
+        true if verdict.violations.iter().any(back) => Containment::Contained,
+        true => Containment::ContainedReintegrated,
+    }
+}
+
+/// What a violation makes of a run; `None` if it says nothing about containment.
+fn label(
+    violation: &Violation,
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+) -> Option<Containment> {
+    let is_target = |cell: &usize| verdict.targets.contains(cell);
+    let noticed = latencies.first_hint.is_some() || !verdict.dead.is_empty();
+    Some(match violation {
+        Violation::SystemDown { .. } => Containment::SystemFailure,
+        Violation::WrongBytes { .. } | Violation::SuspectWithoutDeath { .. } => {
+            Containment::FsvExternal
+        }
+        Violation::BystanderDied { cell } | Violation::KilledForNothing { cell } => {
+            match (broke_down(run, *cell), is_target(cell)) {
+                (false, _) => Containment::WrongAccusation,
+                (true, false) => Containment::Propagated,
+                (true, true) => return None,
+            }
+        }
+        Violation::LostWithTheLiving { .. } => Containment::Propagated,
+        Violation::LiveSetsDiffer { .. } => Containment::SplitView,
+        Violation::Unnoticed { .. } if noticed => Containment::RecoveryFailed,
+        Violation::Unnoticed { .. } => Containment::Missed,
+        Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
+            match (noticed, is_target(cell)) {
+                (true, _) => Containment::RecoveryFailed,
+                (false, true) => Containment::Missed,
+                (false, false) => Containment::Propagated,
+            }
+        }
+        Violation::Unaccounted { .. } => Containment::RecoveryFailed,
+        Violation::NotReintegrated { .. }
+        | Violation::NotTriggered
+        | Violation::NotCarriedOut { .. } => return None,
+    })
+}
+
+/// Whether a cell that died was sick: its kernel or the monitor says so, or one of its CPUs had to
+/// be restarted because it did not come by itself.
+fn broke_down(run: &Observation, cell: usize) -> bool {
+    let about = |record: &Observed| match (record.source, record.event) {
+        (Source::Cell(by), Event::Panic) => by == cell,
+        (Source::Monitor, Event::Evidence) => record.arguments[0] & 0xffff_ffff == cell as u64,
+        (Source::Monitor, Event::Restarted) => record.arguments[1] == cell as u64,
+        _ => false,
+    };
+    run.since_start().any(about)
+}
+
+/// Whether every fault that a cell was asked to do to itself was done. One that died first had no
+/// time for it.
+fn carried_out(run: &Observation, verdict: &Verdict) -> bool {
+    run.injected.iter().all(|one| {
+        let Fault::Inner(fault) = one.fault else {
+            return true;
+        };
+        let done = |record: &Observed| {
+            record.source == Source::Cell(one.cell)
+                && record.event == Event::Injected
+                && record.arguments[0] == fault as u64
+        };
+        verdict.dead.contains(&one.cell) || run.since_start().any(done)
+    })
+}
+
+fn effect(run: &Observation, verdict: &Verdict) -> Effect {
+    let Some(first) = run.injected.first() else {
+        return Effect::NotManifested;
+    };
+    let cell = first.cell;
+    if verdict.dead.contains(&cell) {
+        return death(run, first.fault, cell);
+    }
+    let wrong = verdict.cells.get(cell).is_some_and(|cell| cell.wrong > 0);
+    let unnoticed = |violation: &Violation| {
+        let stands = matches!(
+            violation,
+            Violation::Unnoticed { .. } | Violation::Stopped { .. }
+        );
+        stands && violation.cell() == Some(cell)
+    };
+    if verdict.violations.iter().any(unnoticed) {
+        Effect::Hang
+    } else if wrong {
+        Effect::FsvLocal
+    } else if is_memory(first.fault) {
+        Effect::NotManifested
+    } else {
+        Effect::Masked
+    }
+}
+
+/// Whether a fault waits in memory until something uses it.
+fn is_memory(fault: Fault) -> bool {
+    [HostFault::MemBitflip, HostFault::MemPointer]
+        .map(Fault::Host)
+        .contains(&fault)
+}
+
+fn death(run: &Observation, fault: Fault, cell: usize) -> Effect {
+    let stops = [HostFault::CpuHalt, HostFault::CpuFreeze].map(Fault::Host);
+    if stops.contains(&fault) {
+        return Effect::Halted;
+    }
+    let evidence = |record: &Observed| {
+        let about = record.source == Source::Monitor
+            && record.event == Event::Evidence
+            && record.arguments[0] & 0xffff_ffff == cell as u64;
+        about.then(|| EvidenceKind::from_raw((record.arguments[0] >> 32) as u32))
+    };
+    let evidence: Vec<EvidenceKind> = run.since_start().filter_map(evidence).collect();
+    // A panic because of an exception names the instruction.
+    let panic = run
+        .since_start()
+        .find(|record| record.source == Source::Cell(cell) && record.event == Event::Panic);
+    let exception = panic.is_some_and(|record| record.arguments[0] != 0);
+    // A CPU that leaves its life by INIT is how a cell that stands still is ended.
+    let crashed = evidence.iter().any(|kind| {
+        !matches!(
+            kind,
+            EvidenceKind::None | EvidenceKind::Reset | EvidenceKind::Panic
+        )
+    });
+    if exception || (panic.is_none() && crashed) {
+        Effect::Crash
+    } else if panic.is_some() || evidence.contains(&EvidenceKind::Panic) {
+        Effect::Assert
+    } else {
+        Effect::Hang
+    }
+}
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;

@@ -1,0 +1,255 @@
+//! What runs that are made up count as.
+//!
+//! Each row changes one thing about a run in which cell 1 of three was halted, expelled and taken
+//! back.
+
+use super::*;
+use crate::fault::catalogue::Expectation;
+use crate::verdict::tests::{cell, good_run, record};
+use cell::fault::InnerFault;
+use cell::machine::CellState;
+
+use crate::observation::End;
+
+type Change = fn(&mut Observation);
+
+fn classified(kind: Kind, change: Change, limit: PauseLimit) -> (Containment, Option<Effect>) {
+    let mut run = good_run();
+    change(&mut run);
+    run.records.sort_by_key(|record| record.at);
+    let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
+    classify(kind, &run, &verdict, &latencies, limit)
+}
+
+/// Nobody dies of it.
+fn survived(run: &mut Observation) {
+    run.after[1] = cell(1, 50);
+    run.records.clear();
+    run.end = End::Quiet;
+}
+
+/// As a fault that a cell does to itself, and that may be survived.
+fn asked_for(run: &mut Observation, fault: InnerFault) {
+    run.injected[0].fault = Fault::Inner(fault);
+    run.injected[0].expectation = Expectation::MayDie;
+}
+
+fn evidence(kind: EvidenceKind) -> [u64; 2] {
+    [(kind as u64) << 32 | 1, 0]
+}
+
+const FAULTS: [(&str, Change, Containment, Effect); 14] = [
+    (
+        "as it is",
+        |_| {},
+        Containment::ContainedReintegrated,
+        Effect::Halted,
+    ),
+    (
+        "not taken back",
+        |run| {
+            run.after[1].state = CellState::Expelled;
+            run.after[1].serves = false;
+        },
+        Containment::Contained,
+        Effect::Halted,
+    ),
+    (
+        "a bystander is voted out",
+        |run| run.after[2] = cell(2, 5),
+        Containment::WrongAccusation,
+        Effect::Halted,
+    ),
+    (
+        "a bystander panics",
+        |run| {
+            run.after[2] = cell(2, 5);
+            run.records
+                .push(record(120, Source::Cell(2), Event::Panic, [0, 0]));
+        },
+        Containment::Propagated,
+        Effect::Halted,
+    ),
+    (
+        "wrong bytes elsewhere",
+        |run| run.after[0].account.operations[2].wrong = 3,
+        Containment::FsvExternal,
+        Effect::Halted,
+    ),
+    (
+        "work lost with the living",
+        |run| run.after[0].account.lost_with[2] = 4,
+        Containment::Propagated,
+        Effect::Halted,
+    ),
+    (
+        "two live sets",
+        |run| {
+            run.records
+                .push(record(120, Source::Cell(0), Event::Decided, [1, 7]));
+        },
+        Containment::SplitView,
+        Effect::Halted,
+    ),
+    (
+        "the machine goes down",
+        |run| run.end = End::SystemDown("RESET".into()),
+        Containment::SystemFailure,
+        Effect::Halted,
+    ),
+    (
+        "nobody notices the halt",
+        survived,
+        Containment::Missed,
+        Effect::Hang,
+    ),
+    (
+        "a survivor does not go on",
+        |run| run.progressing[0] = false,
+        Containment::RecoveryFailed,
+        Effect::Halted,
+    ),
+    (
+        "asked for and done, with no effect",
+        |run| {
+            survived(run);
+            asked_for(run, InnerFault::RpcDrop);
+            let what = [InnerFault::RpcDrop as u64, 8];
+            run.records
+                .push(record(101, Source::Cell(1), Event::Injected, what));
+        },
+        Containment::NotManifested,
+        Effect::Masked,
+    ),
+    (
+        "a bit that nobody used",
+        |run| {
+            survived(run);
+            run.injected[0].fault = Fault::Host(HostFault::MemBitflip);
+            run.injected[0].expectation = Expectation::MayDie;
+            run.records
+                .push(record(105, Source::Cell(0), Event::Hint, [1, 1]));
+        },
+        Containment::NotManifested,
+        Effect::NotManifested,
+    ),
+    (
+        "wrong bytes of its own",
+        |run| {
+            survived(run);
+            run.injected[0].expectation = Expectation::MayDie;
+            run.after[1].account.operations[2].wrong = 3;
+            run.lives.insert((1, 1), run.after[1].account);
+        },
+        Containment::ContainedReintegrated,
+        Effect::FsvLocal,
+    ),
+    (
+        "asked for, and never done",
+        |run| {
+            survived(run);
+            asked_for(run, InnerFault::RpcDrop);
+        },
+        Containment::NotInjected,
+        Effect::Masked,
+    ),
+];
+
+#[test]
+fn faults_are_classified() {
+    for (what, change, containment, effect) in FAULTS {
+        let found = classified(Kind::Fault, change, None);
+        assert_eq!(found, (containment, Some(effect)), "{what}");
+    }
+}
+
+#[test]
+fn deaths_are_told_apart() {
+    let inner: Change = |run| asked_for(run, InnerFault::WildWrite);
+    let rows: [(Change, Effect); 4] = [
+        (|_| {}, Effect::Hang),
+        (
+            |run| {
+                run.records
+                    .push(record(101, Source::Cell(1), Event::Panic, [0, 0]));
+            },
+            Effect::Assert,
+        ),
+        (
+            |run| {
+                run.records
+                    .push(record(101, Source::Cell(1), Event::Panic, [0x1234, 0]));
+            },
+            Effect::Crash,
+        ),
+        (
+            |run| {
+                let what = evidence(EvidenceKind::Shutdown);
+                run.records
+                    .push(record(101, Source::Monitor, Event::Evidence, what));
+            },
+            Effect::Crash,
+        ),
+    ];
+    for (change, effect) in rows {
+        let mut run = good_run();
+        inner(&mut run);
+        change(&mut run);
+        run.records.sort_by_key(|record| record.at);
+        let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
+        let found = classify(Kind::Fault, &run, &verdict, &latencies, None);
+        assert_eq!(found, (Containment::ContainedReintegrated, Some(effect)));
+    }
+}
+
+#[test]
+fn a_second_fault_that_never_struck_hides_no_escape() {
+    let missing: Change = |run| run.not_triggered = vec![Fault::Host(HostFault::CpuHalt)];
+    let found = classified(Kind::Fault, missing, None);
+    assert_eq!(found.0, Containment::NotInjected);
+    let escaped: Change = |run| {
+        run.not_triggered = vec![Fault::Host(HostFault::CpuHalt)];
+        run.after[2] = cell(2, 5);
+    };
+    let found = classified(Kind::Fault, escaped, None);
+    assert_eq!(found.0, Containment::WrongAccusation);
+}
+
+#[test]
+fn a_control_in_which_somebody_dies_accuses_wrongly() {
+    let quiet: Change = |run| {
+        survived(run);
+        run.injected.clear();
+        run.control_from = Some(100_000_000);
+    };
+    let found = classified(Kind::Null, quiet, None);
+    assert_eq!(found, (Containment::NotManifested, None));
+    let dead: Change = |run| {
+        run.injected.clear();
+        run.control_from = Some(100_000_000);
+    };
+    let found = classified(Kind::Golden, dead, None);
+    assert_eq!(found, (Containment::WrongAccusation, None));
+}
+
+#[test]
+fn a_pause_beyond_the_limit_is_a_degradation() {
+    let paused: Change = |run| run.after[0].account.longest_pause = 60_000_000;
+    let found = classified(Kind::Fault, paused, Some(50_000));
+    assert_eq!(found.0, Containment::Degraded);
+    let found = classified(Kind::Fault, paused, Some(70_000));
+    assert_eq!(found.0, Containment::ContainedReintegrated);
+}
+
+#[test]
+fn what_could_not_be_judged_is_no_success() {
+    for label in [Containment::Infra, Containment::NotInjected] {
+        assert!(!label.is_valid() && !label.is_manifested() && !label.is_contained());
+    }
+    let contained: Vec<_> = Containment::ALL
+        .iter()
+        .filter(|label| label.is_contained())
+        .collect();
+    assert!(contained.iter().all(|label| label.is_manifested()));
+    assert_eq!(contained.len(), 3);
+}

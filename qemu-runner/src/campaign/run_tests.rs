@@ -1,0 +1,176 @@
+//! Campaigns on an engine that boots nothing.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use super::*;
+use crate::campaign::directory::tests::manifest;
+use crate::verdict::tests::{cell, good_run};
+
+/// Gives a run that is made up, and fails where it is told to.
+struct Fake {
+    carried_out: Vec<u32>,
+    interrupt_at: Option<u32>,
+    dead_at: Vec<u32>,
+    escapes_at: Option<u32>,
+}
+
+const FAKE: Fake = Fake {
+    carried_out: Vec::new(),
+    interrupt_at: None,
+    dead_at: Vec::new(),
+    escapes_at: None,
+};
+
+impl Engine for Fake {
+    fn carry_out(&mut self, run: &Resolved, _: &mut Progress) -> Result<Observation> {
+        if self.interrupt_at == Some(run.run) {
+            return Err(Error::Interrupted);
+        }
+        self.carried_out.push(run.run);
+        if self.dead_at.contains(&run.run) {
+            return Err(Error::Qemu("ended with signal 9".into()));
+        }
+        let mut observed = good_run();
+        if self.escapes_at == Some(run.run) {
+            observed.after[2] = cell(2, 5);
+        }
+        Ok(observed)
+    }
+}
+
+struct Bench {
+    directory: tempfile::TempDir,
+    campaign: Campaign,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            campaign: manifest().campaign().unwrap(),
+        }
+    }
+
+    fn run(
+        &self,
+        engine: &mut Fake,
+        beginning: Beginning,
+        stop_on: Option<StopOn>,
+    ) -> (Result<()>, Journal) {
+        let path = self.directory.path();
+        let mut journal = Journal::open(path, &manifest(), beginning).unwrap();
+        let job = Job {
+            campaign: &self.campaign,
+            seed: 7,
+            runs: 10,
+            only: None,
+            stop_on,
+        };
+        let ended = job.carry_out(engine, &mut journal, &mut Progress::silent());
+        (ended, journal)
+    }
+}
+
+#[test]
+fn an_interrupted_campaign_goes_on_where_it_stopped() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        interrupt_at: Some(4),
+        ..FAKE
+    };
+    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    assert!(matches!(ended, Err(Error::Interrupted)));
+    assert_eq!(journal.records.len(), 4);
+    let mut engine = FAKE;
+    let (ended, journal) = bench.run(&mut engine, Beginning::Resumed, None);
+    ended.unwrap();
+    assert_eq!(engine.carried_out, [4, 5, 6, 7, 8, 9]);
+    assert_eq!(journal.records.len(), 10);
+}
+
+#[test]
+fn a_dead_qemu_costs_its_run_only() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        dead_at: vec![3],
+        ..FAKE
+    };
+    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    ended.unwrap();
+    let dead = &journal.records[&3];
+    assert_eq!(dead.containment, Containment::Infra);
+    assert!(!dead.is_violation() && dead.infra.as_ref().unwrap().contains("signal 9"));
+    let summary = Summary::of(&manifest(), journal.records.values());
+    assert_eq!((summary.totals.runs, summary.totals.infra), (10, 1));
+    let all = &summary.overall;
+    assert_eq!(all.runs as u64, all.manifested.of + 1, "it is no success");
+    assert_eq!(all.contained_at_worst.of, all.contained.of + 1);
+}
+
+#[test]
+fn a_host_on_which_nothing_works_ends_the_campaign() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        dead_at: (0..10).collect(),
+        ..FAKE
+    };
+    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    assert_eq!(ended.unwrap_err().exit_code(), 3);
+    assert_eq!(journal.records.len(), 3);
+}
+
+#[test]
+fn an_escape_can_end_the_campaign_and_is_reported() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        escapes_at: Some(5),
+        ..FAKE
+    };
+    let (ended, journal) = bench.run(&mut engine, Beginning::New, Some(StopOn::Violation));
+    ended.unwrap();
+    assert_eq!(journal.records.len(), 6);
+    let summary = Summary::of(&manifest(), journal.records.values());
+    assert_eq!(summary.ending(), Ending::Violated);
+    let [violation] = summary.violations.as_slice() else {
+        panic!("not one violation")
+    };
+    assert_eq!(violation.run, 5);
+    let text = report::text(&summary, journal.path());
+    assert!(
+        text.contains("cell 2 died") && text.contains("replay"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_report_never_says_all_or_nothing_without_a_bound() {
+    let bench = Bench::new();
+    let (_, journal) = bench.run(&mut { FAKE }, Beginning::New, None);
+    let summary = Summary::of(&manifest(), journal.records.values());
+    let text = report::text(&summary, journal.path());
+    assert!(
+        !text.contains("100.0 %") && text.contains("at most"),
+        "{text}"
+    );
+    report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
+    for name in ["report.html", "summary.json", "runs.csv", "junit.xml"] {
+        assert!(journal.path().join(name).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn a_campaign_that_has_hardly_begun_is_reported_too() {
+    let bench = Bench::new();
+    let mut engine = Fake {
+        interrupt_at: Some(1),
+        ..FAKE
+    };
+    let (_, journal) = bench.run(&mut engine, Beginning::New, None);
+    assert_eq!(journal.records.len(), 1);
+    let summary = Summary::of(&manifest(), journal.records.values());
+    report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
+    assert!(
+        summary.verdict().contains("0 of 0"),
+        "{}",
+        summary.verdict()
+    );
+}

@@ -1,0 +1,154 @@
+//! Statistics against published values.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use super::*;
+use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+
+fn close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 5e-5, "{found} for {expected}");
+}
+
+#[test]
+fn wilson_intervals() {
+    for (count, of, low, high) in [
+        (0, 69, 0.0, 0.0527),
+        (0, 385, 0.0, 0.0099),
+        (3, 300, 0.0034, 0.0290),
+        (5, 100, 0.0215, 0.1118),
+        (50, 1000, 0.0381, 0.0653),
+        (461, 665, 0.6572, 0.7271),
+    ] {
+        let interval = Proportion::new(count, of).interval().unwrap();
+        close(interval.low, low);
+        close(interval.high, high);
+    }
+    assert_eq!(Proportion::new(0, 0).interval(), None);
+}
+
+#[test]
+fn bounds_of_what_never_happened() {
+    for (of, percent) in [(20, 13.9), (49, 5.9), (69, 4.25), (258, 1.15), (1000, 0.30)] {
+        let bound = Proportion::new(0, of).zero_bound().unwrap() * 100.0;
+        assert!((bound - percent).abs() < 0.051, "{bound} for {of}");
+    }
+    assert_eq!(Proportion::new(1, 20).zero_bound(), None);
+    assert_eq!(Proportion::new(0, 0).zero_bound(), None);
+}
+
+#[test]
+fn sample_sizes() {
+    let at_95 = [
+        (0.1, 97),
+        (0.05, 385),
+        (0.03, 1068),
+        (0.02, 2401),
+        (0.01, 9604),
+    ];
+    let at_99 = [
+        (0.1, 166),
+        (0.05, 664),
+        (0.03, 1844),
+        (0.02, 4147),
+        (0.01, 16_588),
+    ];
+    for (half_width, runs) in at_95 {
+        assert_eq!(sample_size(half_width, Z), runs);
+        let wilson = runs_for_half_width(half_width);
+        assert!(wilson <= runs && runs - wilson < 6, "{wilson} for {runs}");
+    }
+    for (half_width, runs) in at_99 {
+        assert_eq!(sample_size(half_width, 2.575_829_303_548_901), runs);
+    }
+}
+
+#[test]
+fn runs_without_a_failure() {
+    for (good, runs) in [
+        (0.95, 59),
+        (0.98, 149),
+        (0.99, 299),
+        (0.995, 598),
+        (0.999, 2995),
+    ] {
+        assert_eq!(runs_for_zero_bound(1.0 - good), runs);
+    }
+}
+
+#[test]
+fn all_and_nothing_are_said_with_their_bounds() {
+    assert_eq!(
+        Proportion::new(0, 69).text(),
+        "0 of 69 (at most 4.2 % at 95 %)"
+    );
+    assert_eq!(
+        Proportion::new(69, 69).text(),
+        "69 of 69 (at least 95.7 % at 95 %)"
+    );
+    assert_eq!(
+        Proportion::new(5, 100).text(),
+        "5 of 100 (5.0 %, 2.2 to 11.2 %)"
+    );
+    assert_eq!(Proportion::new(0, 0).text(), "0 of 0");
+}
+
+/// The first and the seventh example of Newcombe's table II, method 10.
+#[test]
+fn differences_of_two_shares() {
+    for (first, second, low, high) in [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ] {
+        let second = Proportion::new(second.0, second.1);
+        let difference = Difference::between(second, Proportion::new(first.0, first.1)).unwrap();
+        close(difference.interval.low, low);
+        close(difference.interval.high, high);
+        assert!(difference.is_significant());
+    }
+}
+
+/// Remission times of the treated group in Freireich et al. 1963, as in textbooks on survival.
+#[test]
+fn survival_with_censoring() {
+    let measured = [6.0, 6.0, 6.0, 7.0, 10.0, 13.0, 16.0, 22.0, 23.0];
+    let censored = [
+        6.0, 9.0, 10.0, 11.0, 17.0, 19.0, 20.0, 25.0, 32.0, 32.0, 34.0, 35.0,
+    ];
+    let samples: Vec<Sample> = measured
+        .map(Sample::Measured)
+        .into_iter()
+        .chain(censored.map(Sample::Censored))
+        .collect();
+    let curve = survival(&samples);
+    let at = |time: f64| curve.iter().rfind(|&&(at, _)| at <= time).unwrap().1;
+    for (time, above) in [(6.0, 0.8571), (7.0, 0.8067), (10.0, 0.7529), (23.0, 0.4482)] {
+        close(at(time), above);
+    }
+    let times = Times::of(&samples).unwrap();
+    assert_eq!((times.samples, times.censored), (21, 12));
+    assert_eq!(
+        (times.median, times.p90, times.worst),
+        (Some(23.0), None, None)
+    );
+}
+
+#[test]
+fn without_censoring_quantiles_are_samples() {
+    let samples: Vec<Sample> = (1..=10).map(|at| Sample::Measured(f64::from(at))).collect();
+    let times = Times::of(&samples).unwrap();
+    assert_eq!(times.median, Some(5.0));
+    assert_eq!((times.p90, times.worst), (Some(9.0), Some(10.0)));
+    assert_eq!(Times::of(&[]), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn intervals_hold_their_share(count in 0..2000_u64, more in 0..2000_u64) {
+        let proportion = Proportion::new(count, count + more);
+        if let Some((share, interval)) = proportion.share().zip(proportion.interval()) {
+            prop_assert!(0.0 <= interval.low && interval.low <= share);
+            prop_assert!(share <= interval.high && interval.high <= 1.0);
+        }
+    }
+}
