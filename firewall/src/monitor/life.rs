@@ -210,7 +210,7 @@ pub(crate) fn reboot(
     }
     let mut under_way = true;
     for target in monitor.cpus_of(cell) {
-        under_way &= bring_back(monitor, cpu, target);
+        under_way &= bring_back(monitor, cpu, target, expelled);
     }
     if under_way {
         Status::Ok.into()
@@ -245,26 +245,47 @@ fn cell_event(monitor: &Monitor, cpu: &PerCpu, cell: CellId, incarnation: u32) {
     );
 }
 
+/// Marks a CPU absent that still runs the life `expelled`, or never came. Until it is parked no kick
+/// may send it an NMI: the start-up code has no descriptors for one, and would reset the machine.
+/// `false` for one that parked, or was sooner and runs the next life by now: an INIT would end that.
+fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) -> bool {
+    let entry = monitor.machine.cpu(target.id);
+    let is_past = || entry.incarnation.load(Ordering::SeqCst) <= expelled.0;
+    if entry.state() == CpuState::Absent {
+        return true;
+    }
+    let (running, absent) = (CpuState::Running as u32, CpuState::Absent as u32);
+    let claimed = is_past()
+        && entry
+            .state
+            .compare_exchange(running, absent, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+    // It may have gone through its park between the two looks.
+    if claimed && !is_past() {
+        entry.state.store(running, Ordering::SeqCst);
+        return false;
+    }
+    claimed
+}
+
 /// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one.
 /// Returns whether there is nothing left to do for it.
-fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu) -> bool {
+fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarnation) -> bool {
     if target.is_boot_cpu || monitor.machine.cpu(target.id).state() == CpuState::Parked {
         return true;
     }
     let now = monitor.now();
     let sent_at = target.init_sent_at.load(Ordering::SeqCst);
     if sent_at == 0 {
-        let first = target.init_sent_at.compare_exchange(
-            0,
-            now.0.max(1),
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+        if !claim_for_restart(monitor, target, expelled) {
+            return true;
+        }
+        let sent = now.0.max(1);
+        let first =
+            target
+                .init_sent_at
+                .compare_exchange(0, sent, Ordering::SeqCst, Ordering::SeqCst);
         if first.is_ok() {
-            // Until it is parked no kick may send it an NMI: the start-up code has no descriptors
-            // for one, and would reset the machine.
-            let entry = monitor.machine.cpu(target.id);
-            entry.state.store(CpuState::Absent as u32, Ordering::SeqCst);
             lapic::send(target.apic_id, Command::Init);
         }
         return false;
