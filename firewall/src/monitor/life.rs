@@ -245,9 +245,10 @@ fn cell_event(monitor: &Monitor, cpu: &PerCpu, cell: CellId, incarnation: u32) {
     );
 }
 
-/// Marks a CPU absent that still runs the life `expelled`, or never came. Until it is parked no kick
-/// may send it an NMI: the start-up code has no descriptors for one, and would reset the machine.
-/// `false` for one that parked, or was sooner and runs the next life by now: an INIT would end that.
+/// Marks a CPU absent that still runs the life `expelled`, or never came. Until it is parked no
+/// kick may send it an NMI: the start-up code has no descriptors for one, and would reset the
+/// machine. `false` for one that parked, or was sooner and runs the next life by now: an INIT would
+/// end that.
 fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) -> bool {
     let entry = monitor.machine.cpu(target.id);
     let is_past = || entry.incarnation.load(Ordering::SeqCst) <= expelled.0;
