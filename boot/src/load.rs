@@ -33,6 +33,7 @@ use firewall::monitor::{LoadError, Loader, Start};
 use firewall::nested::NestedTable;
 
 use crate::image::{IMAGE_BASE, IMAGE_SPAN_MAX, Image};
+use crate::tables::{GIB, LARGE, PRESENT, WRITABLE};
 
 /// Where physical memory appears in a kernel's address space.
 pub const WINDOW: u64 = 0xffff_8000_0000_0000;
@@ -40,10 +41,6 @@ pub const WINDOW: u64 = 0xffff_8000_0000_0000;
 pub const STACK_BYTES: u64 = 256 << 10;
 
 const ENTRIES: u64 = 512;
-const GIB: u64 = 1 << 30;
-const PRESENT: u64 = 1 << 0;
-const WRITABLE: u64 = 1 << 1;
-const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Root entry of the window, and of the image.
 const WINDOW_SLOT: u64 = WINDOW >> 39 & (ENTRIES - 1);

@@ -63,11 +63,12 @@ impl Gate {
     }
 }
 
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
+pub(crate) const PRESENT: u64 = 1 << 0;
+pub(crate) const WRITABLE: u64 = 1 << 1;
+pub(crate) const LARGE: u64 = 1 << 7;
 /// What the image's entry mapped.
 const MAPPED_BY_ENTRY: u64 = 4 * GIB;
-const PRESENT_WRITABLE: u64 = 0b11;
-const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Maps memory up to `end`, at most `REACH_MAX`. By the boot CPU, before the others start:
@@ -93,9 +94,9 @@ pub fn map_up_to(end: PhysicalAddress, memory: &mut MonitorMemory) -> Result<(),
         {
             directory
                 .entry(slot)
-                .store(address | LARGE | PRESENT_WRITABLE, Ordering::Relaxed);
+                .store(address | LARGE | PRESENT | WRITABLE, Ordering::Relaxed);
         }
-        let branch = directory.address().0 | PRESENT_WRITABLE;
+        let branch = directory.address().0 | PRESENT | WRITABLE;
         upper
             .entry(gibibyte as usize)
             .store(branch, Ordering::SeqCst);

@@ -95,6 +95,14 @@ impl FrameRange {
         }
     }
 
+    /// The range of one frame, which is known to lie in physical memory.
+    pub const fn single(frame: Frame) -> Self {
+        Self {
+            start: frame,
+            end: Frame(frame.0 + 1),
+        }
+    }
+
     /// How many frames.
     pub const fn len(self) -> u64 {
         self.end.0 - self.start.0

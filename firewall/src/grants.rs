@@ -61,11 +61,7 @@ impl Grants<'_> {
             }
             // In the set before the mark is looked at: a quarantine that begins now goes by the
             // set.
-            let one = FrameRange {
-                start: frame,
-                end: Frame(frame.0 + 1),
-            };
-            self.table.grant(one, self.writer);
+            self.table.grant(FrameRange::single(frame), self.writer);
             self.settle(frame);
         }
         Ok(())

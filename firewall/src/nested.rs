@@ -264,9 +264,9 @@ impl NestedTable {
         let _ = entry.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
     }
 
-    /// Lets the cell load an absent frame, together with the large page around it if all of that is
+    /// Gives `access` to an absent frame, together with the large page around it if all of that is
     /// absent. Everything else stays as it is: another CPU may have set it meanwhile.
-    pub fn reopen(&self, frame: Frame) {
+    pub fn reopen(&self, frame: Frame, access: Access) {
         let Some(directory) = self.directory_entry(frame) else {
             return;
         };
@@ -276,11 +276,11 @@ impl NestedTable {
                 .is_ok()
         };
         let large = frame.0 / LARGE_PAGE_FRAMES * LARGE_PAGE_FRAMES * PAGE_SIZE;
-        if open(directory, large | Access::Read.bits() | LARGE) {
+        if open(directory, large | access.bits() | LARGE) {
             return;
         }
         if let Some(entry) = self.small_leaf(frame) {
-            open(entry, frame.start().0 | Access::Read.bits());
+            open(entry, frame.start().0 | access.bits());
         }
     }
 
@@ -488,17 +488,17 @@ mod tests {
         table
             .set_range(frames(512, 1024), Access::Absent)
             .expect("no split needed");
-        table.reopen(Frame(700));
+        table.reopen(Frame(700), Access::Read);
         assert_eq!(table.access(Frame(512)), Access::Read);
         assert_eq!(table.access(Frame(1023)), Access::Read);
         assert_eq!(table.access(Frame(1024)), Access::Absent);
         table.set(Frame(1030), Access::Write).expect("one split");
-        table.reopen(Frame(1030));
-        table.reopen(Frame(1031));
+        table.reopen(Frame(1030), Access::Read);
+        table.reopen(Frame(1031), Access::Read);
         assert_eq!(table.access(Frame(1030)), Access::Write);
         assert_eq!(table.access(Frame(1031)), Access::Read);
         assert_eq!(table.access(Frame(1032)), Access::Absent);
-        table.reopen(Frame(GIB / PAGE_SIZE));
+        table.reopen(Frame(GIB / PAGE_SIZE), Access::Read);
     }
 
     #[test]

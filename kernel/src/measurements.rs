@@ -91,10 +91,7 @@ fn firewall(recorder: &mut Recorder) {
         return;
     };
     if let Some(neighbour) = neighbour() {
-        let one = FrameRange {
-            start: row.start,
-            end: cell::Frame(row.start.0 + 1),
-        };
+        let one = FrameRange::single(row.start);
         grant_and_revoke(
             recorder,
             neighbour,

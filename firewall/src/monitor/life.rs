@@ -263,7 +263,10 @@ fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) 
             .is_ok();
     // It may have gone through its park between the two looks.
     if claimed && !is_past() {
-        entry.state.store(running, Ordering::SeqCst);
+        // Unless it has said something newer of itself meanwhile.
+        let _ = entry
+            .state
+            .compare_exchange(absent, running, Ordering::SeqCst, Ordering::SeqCst);
         return false;
     }
     claimed

@@ -60,10 +60,9 @@ fn ungranted(monitor: &Monitor) -> Access {
 fn forget_grants(monitor: &Monitor, cell: CellId) {
     for frame in monitor.table.ever_granted(cell).iter() {
         for writer in monitor.table.writers(frame).iter() {
-            write_protect(monitor, writer, frame);
+            grants(monitor, cell, writer).revoke(FrameRange::single(frame));
         }
     }
-    monitor.table.forget_grants_of(cell);
     for other in monitor.machine.all_cells().without(cell).iter() {
         let shared = monitor.table.ever_granted(other);
         monitor.table.revoke(shared, cell);
@@ -76,12 +75,6 @@ fn forget_grants(monitor: &Monitor, cell: CellId) {
         entry
             .quarantined_by
             .fetch_and(!CellSet::only(cell).0, Ordering::SeqCst);
-    }
-}
-
-fn write_protect(monitor: &Monitor, writer: CellId, frame: Frame) {
-    if monitor.back_end.is_enforcing() {
-        monitor.nested(writer).write_protect(frame);
     }
 }
 
@@ -123,11 +116,11 @@ pub(crate) fn reopen(monitor: &Monitor, cell: CellId, frame: Frame) -> bool {
         return false;
     };
     let nested = monitor.nested(cell);
-    let is_cut_off = || monitor.machine.cell(home).cut_off.load(Ordering::SeqCst) != 0;
+    let is_cut_off = || is_cut_off(monitor, cell, frame.start());
     if home == cell || is_cut_off() || nested.access(frame) != Access::Absent {
         return false;
     }
-    nested.reopen(frame);
+    nested.reopen(frame, ungranted(monitor));
     if is_cut_off() {
         // The home did so again in between, and may have passed this entry before it was opened.
         let stretch = private_part(monitor.machine.cell(home).region);

@@ -96,7 +96,7 @@ pub fn run_of(list: &FrameList, region: FrameRange) -> Result<FrameRange, Sharin
         .next()
         .ok_or(SharingError::BadCount)?
         .ok_or(SharingError::OutsideRegion)?;
-    let mut run = single(first);
+    let mut run = FrameRange::single(first);
     for frame in frames {
         if frame != Some(run.end) {
             return Err(SharingError::OutsideRegion);
@@ -110,14 +110,6 @@ pub fn run_of(list: &FrameList, region: FrameRange) -> Result<FrameRange, Sharin
 /// Whether two ranges have a frame in common.
 pub(super) const fn overlap(one: FrameRange, other: FrameRange) -> bool {
     one.start.0 < other.end.0 && other.start.0 < one.end.0
-}
-
-/// The range of the one frame `frame`, which is known to lie in physical memory.
-pub(super) const fn single(frame: Frame) -> FrameRange {
-    FrameRange {
-        start: frame,
-        end: Frame(frame.0 + 1),
-    }
 }
 
 #[cfg(test)]

@@ -23,12 +23,12 @@
 //! Hive, SOSP'95, sections 4.2 and 5.2; CACM 1996 (preemptive discard).
 
 use cell::parameters::Discard;
-use cell::{CellId, CellSet, Frame, Incarnation};
+use cell::{CellId, CellSet, Frame, FrameRange, Incarnation};
 use recovery::{DiscardCounts, FrameFacts, Verdict};
 
 use rpc::operation::Access;
 
-use super::claim::{Generation, PageIndex, Peer, single};
+use super::claim::{Generation, PageIndex, Peer};
 use super::error::SharingError;
 use super::firewall::Firewall;
 use super::lives::Lives;
@@ -116,7 +116,7 @@ impl<const PAGES: usize> Exports<PAGES> {
         let page = self.page(index)?;
         page.export()?;
         if access == Access::Write && !page.writers.contains(client.cell) {
-            firewall.grant(single(page.frame), client)?;
+            firewall.grant(FrameRange::single(page.frame), client)?;
             page.writers = page.writers.with(client.cell);
             page.draining = page.draining.without(client.cell);
         }
@@ -214,7 +214,7 @@ impl<const PAGES: usize> Exports<PAGES> {
             let Some(page) = slot.as_ref().filter(|page| ready(page)) else {
                 continue;
             };
-            if firewall.reclaim(single(page.frame)).is_ok() {
+            if firewall.reclaim(FrameRange::single(page.frame)).is_ok() {
                 return Some((PageIndex(index as u32), page.frame));
             }
         }
@@ -267,7 +267,7 @@ impl Page {
     }
 
     fn revoke(&mut self, cell: CellId, firewall: &mut impl Firewall) -> Result<(), SharingError> {
-        firewall.revoke(single(self.frame), cell)?;
+        firewall.revoke(FrameRange::single(self.frame), cell)?;
         self.writers = self.writers.without(cell);
         self.draining = self.draining.with(cell);
         Ok(())
@@ -287,7 +287,7 @@ impl Page {
         if granted.union(drying).is_empty() {
             return;
         }
-        let frames = single(self.frame);
+        let frames = FrameRange::single(self.frame);
         let wrote = granted
             .iter()
             .filter(|&cell| firewall.written(frames, cell));

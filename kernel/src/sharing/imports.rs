@@ -27,7 +27,7 @@
 use cell::{Epoch, Frame, FrameRange};
 use rpc::operation::{Access, ImportedPage};
 
-use super::claim::{self, Generation, PageIndex, Peer, single};
+use super::claim::{self, Generation, PageIndex, Peer};
 use super::error::SharingError;
 use super::exports::Export;
 use super::lives::Lives;
@@ -404,7 +404,7 @@ impl<const ENTRIES: usize> Imports<ENTRIES> {
             .frame
             .within(region)
             .ok_or(SharingError::OutsideRegion)?;
-        claim::frames_of(region, single(frame))?;
+        claim::frames_of(region, FrameRange::single(frame))?;
         let others = self.entries.iter().flatten().filter(|entry| {
             let same = entry.home == ask.home && entry.page == ask.page;
             !same && !self.lives.is_over(entry.home)

@@ -24,7 +24,7 @@
 
 use cell::{CellId, CellSet, Frame, FrameRange};
 
-use super::claim::{Peer, single};
+use super::claim::Peer;
 use super::error::SharingError;
 use super::firewall::Firewall;
 use super::lives::Lives;
@@ -148,8 +148,8 @@ impl<const FRAMES: usize> Loans<FRAMES> {
         let mut taken = 0;
         for frame in frames.iter() {
             if self.states[self.slot(frame)] == State::Lent(borrower) {
-                firewall.revoke(single(frame), borrower.cell)?;
-                self.set(single(frame), State::Returning(borrower.cell));
+                firewall.revoke(FrameRange::single(frame), borrower.cell)?;
+                self.set(FrameRange::single(frame), State::Returning(borrower.cell));
                 taken += 1;
             }
         }
@@ -228,7 +228,7 @@ impl<const FRAMES: usize> Loans<FRAMES> {
             if matches!(state, State::Lent(borrower) if borrower.cell == cell) {
                 // An expelled cell's grants mean nothing to the monitor any more; the fence decides
                 // in any case.
-                let _ = firewall.revoke(single(frame), cell);
+                let _ = firewall.revoke(FrameRange::single(frame), cell);
             } else if state != State::Returning(cell) {
                 continue;
             }

@@ -99,7 +99,7 @@ const fn inner(
     }
 }
 
-const MESSAGES: Option<(&str, u64)> = Some(("messages", 8));
+const MESSAGES: Option<(&str, u64)> = Some(("messages", InnerFault::RpcDrop.default_argument()));
 
 /// Every fault.
 pub const CATALOGUE: &[Entry] = &[
@@ -162,7 +162,7 @@ pub const CATALOGUE: &[Entry] = &[
         InnerFault::WildWrite,
         "random stores over all of physical memory",
         MayDie,
-        Some(("stores", 256)),
+        Some(("stores", InnerFault::WildWrite.default_argument())),
     ),
     inner(
         InnerFault::StackOverflow,
@@ -174,7 +174,7 @@ pub const CATALOGUE: &[Entry] = &[
         InnerFault::FastClock,
         "the cell's clock runs too fast",
         MayDie,
-        Some(("times too fast", 4)),
+        Some(("times too fast", InnerFault::FastClock.default_argument())),
     ),
     inner(
         InnerFault::CryWolf,
@@ -210,7 +210,7 @@ pub const CATALOGUE: &[Entry] = &[
         InnerFault::IpiStorm,
         "interrupts, NMIs and INITs at CPUs of other cells",
         MayDie,
-        Some(("interrupts", 64)),
+        Some(("interrupts", InnerFault::IpiStorm.default_argument())),
     ),
     inner(
         InnerFault::PortReset,
