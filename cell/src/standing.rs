@@ -88,8 +88,8 @@ pub enum Condemned {
     Never,
 }
 
-/// The word: a [`CpuState`] in the lower half; in the upper half the life that the CPU runs, or last
-/// ran.
+/// The word: a [`CpuState`] in the lower half; in the upper half the life that the CPU runs, or
+/// last ran.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Standing(AtomicU64);

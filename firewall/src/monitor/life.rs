@@ -7,8 +7,8 @@
 //! # Invariants
 //! 1. A life is loaded by the one CPU that claimed its incarnation, after the fence around the life
 //!    before holds.
-//! 2. INIT is never sent to the boot CPU (the machine would reset), nor to a CPU in a later life than
-//!    the one that is over (see [`cell::standing`]).
+//! 2. INIT is never sent to the boot CPU (the machine would reset), nor to a CPU in a later life
+//!    than the one that is over (see [`cell::standing`]).
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
