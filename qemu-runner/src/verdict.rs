@@ -12,7 +12,6 @@ use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
-use crate::guest::trace::Source;
 use crate::observation::{CellSnapshot, End, Observation};
 
 pub mod agreement;

@@ -204,6 +204,27 @@ fn exact_tail(m: usize, n: usize, statistic: f64) -> f64 {
     (2.0 * tail / total).min(1.0)
 }
 
+impl Shift {
+    /// "+1.2 (-0.3 to +2.9), chance 0.12".
+    pub fn text(&self) -> String {
+        let shift = self.shift.map(|shift| format!("{shift:+.1}"));
+        let interval = self
+            .interval
+            .map(|Interval { low, high }| format!(" ({low:+.1} to {high:+.1})"));
+        let both = shift.unwrap_or_else(|| "not known".into()) + &interval.unwrap_or_default();
+        format!("{both}, chance {}", chance(self.chance))
+    }
+}
+
+/// How likely something is by chance alone, never as nothing.
+pub fn chance(value: f64) -> String {
+    if value < 0.001 {
+        "below 0.001".into()
+    } else {
+        format!("{value:.3}")
+    }
+}
+
 const fn rank(sample: &Sample) -> f64 {
     match *sample {
         Sample::Measured(time) => time,
