@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::guest::trace::Observed;
+use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
 use crate::observation::{CellSnapshot, Injected, Missed, carried_out};
 use cell::fault::InnerFault;

@@ -219,6 +219,13 @@ impl Record {
 }
 
 impl Measured {
+    /// Whether the trace shows what became of the fault. If the host held the machine up just then,
+    /// the time of the fault can be taken for later than everything that came of it.
+    pub fn is_timed(&self) -> bool {
+        let known = |(_, time): &(&str, Option<f64>)| time.is_some();
+        self.dead.is_empty() || self.latencies.named().iter().any(known)
+    }
+
     fn of(run: &Observation, verdict: &Verdict, latencies: Latencies) -> Self {
         let others = verdict.violations.iter().filter_map(Violation::cell);
         let affected: BTreeSet<usize> = others

@@ -46,9 +46,13 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
 pub fn counts(summary: &Summary) -> String {
     let totals = summary.totals;
     let worst = summary.overall.contained_at_worst;
+    let untimed = match totals.untimed {
+        0 => String::new(),
+        untimed => format!(", {untimed} whose fault has no known time"),
+    };
     format!(
-        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, {} not injected; contained even \
-         if those were not: {}",
+        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, {} not injected{untimed}; \
+         contained even if those not carried out or not injected were not: {}",
         totals.runs,
         totals.wanted,
         summary.seed,

@@ -179,7 +179,7 @@ fn ranks_around_the_median() {
 fn means_and_the_interval_of_the_median() {
     let samples: Vec<Sample> = (1..=10).map(|at| Sample::Measured(f64::from(at))).collect();
     let times = Times::of(&samples).unwrap();
-    close(times.mean.unwrap(), 5.5);
+    close(times.mean, 5.5);
     close(times.geometric_mean.unwrap(), 4.52873);
     let interval = times.median_interval.unwrap();
     assert_eq!((interval.low, interval.high), (2.0, 9.0));
@@ -187,10 +187,8 @@ fn means_and_the_interval_of_the_median() {
     let mut late = samples.clone();
     late.push(Sample::Censored(30.0));
     let times = Times::of(&late).unwrap();
-    assert_eq!(
-        (times.mean, times.worst, times.geometric_mean),
-        (None, None, None)
-    );
+    assert_eq!((times.worst, times.geometric_mean), (None, None));
+    assert!(times.mean > 7.7 && times.greatest > 29.9, "at least");
     assert!(times.median_interval.is_some());
     late.push(Sample::Censored(3.0));
     assert_eq!(Times::of(&late).unwrap().median_interval, None);

@@ -48,8 +48,10 @@ pub struct Times {
     pub p99: Option<f64>,
     /// The greatest that was measured; `None` if any is censored, because that may be greater.
     pub worst: Option<f64>,
-    /// The arithmetic mean; `None` if any is censored.
-    pub mean: Option<f64>,
+    /// The arithmetic mean; if any is censored, at least this.
+    pub mean: f64,
+    /// The greatest, censored or not; if any is censored, the greatest is at least this.
+    pub greatest: f64,
     /// The geometric mean; `None` if any is censored, or not above 0.
     pub geometric_mean: Option<f64>,
 }
@@ -78,7 +80,11 @@ impl Times {
             p95: quantile(0.05),
             p99: quantile(0.01),
             worst: times().last().and_then(whole),
-            mean: whole(times().sum::<f64>() / count),
+            mean: samples.iter().map(|sample| sample.value()).sum::<f64>() / count,
+            greatest: samples
+                .iter()
+                .map(|sample| sample.value())
+                .fold(0.0, f64::max),
             geometric_mean: whole((logarithms / count).exp())
                 .filter(|mean| mean.is_finite() && *mean > 0.0),
         })

@@ -117,7 +117,7 @@ impl Availability {
         let faults = || judged().filter(|run| run.kind() == Kind::Fault);
         let mut tally = Tally::default();
         for run in faults() {
-            if let Some(one) = &run.measured {
+            if let Some(one) = run.measured.as_ref().filter(|one| one.is_timed()) {
                 tally.add(run, one);
             }
         }
@@ -199,22 +199,26 @@ impl Tally {
             return;
         }
         for lane in &lanes {
-            self.add_lane(lane, until);
+            self.add_lane(lane);
         }
         self.run_ms += until;
         self.machine_ms += alive_somewhere(&lanes);
     }
 
-    fn add_lane(&mut self, lane: &[(f64, f64, State)], until: f64) {
+    fn add_lane(&mut self, lane: &[(f64, f64, State)]) {
         for &(from, to, state) in lane {
             *self.state_ms.entry(state).or_default() += to - from;
             *self.visits.entry(state).or_default() += 1;
+        }
+        // A fault at the very beginning struck a cell that was up.
+        if let Some(&(_, _, first)) = lane.first().filter(|(_, _, first)| *first != State::Up) {
+            *self.transitions.entry((State::Up, first)).or_default() += 1;
         }
         for pair in lane.windows(2) {
             *self.transitions.entry((pair[0].2, pair[1].2)).or_default() += 1;
         }
         let mut down_since = None;
-        for &(from, to, state) in lane {
+        for &(from, _, state) in lane {
             match (state.is_alive(), down_since) {
                 (false, None) => {
                     self.failures += 1;
@@ -226,7 +230,6 @@ impl Tally {
                 }
                 _ => {}
             }
-            debug_assert!(to <= until);
         }
     }
 
@@ -249,15 +252,16 @@ impl Tally {
     }
 
     fn rates(&self) -> Vec<Transition> {
-        let transitions = self.transitions.iter();
-        transitions
-            .map(|(&(from, to), &count)| Transition {
+        let rate = |(&(from, to), &count): (&(State, State), &u64)| {
+            let in_first = self.state_ms.get(&from)?;
+            Some(Transition {
                 from,
                 to,
                 count,
-                per_second: 1e3 * float(count) / self.state_ms[&from],
+                per_second: 1e3 * float(count) / in_first,
             })
-            .collect()
+        };
+        self.transitions.iter().filter_map(rate).collect()
     }
 }
 
@@ -315,7 +319,7 @@ mod tests {
             (50.0, 90.0, Up),
             (90.0, 100.0, Down),
         ];
-        tally.add_lane(&lane, 100.0);
+        tally.add_lane(&lane);
         assert_eq!(
             (tally.failures, tally.repairs_ms.as_slice()),
             (2, &[40.0][..])

@@ -85,14 +85,13 @@ pub fn work(one: &Measured) -> Option<f64> {
 type Measure = fn(&Measured) -> Option<f64>;
 
 /// What could show that the tool disturbs what it looks at.
-const MEASURES: [(&str, Measure); 4] = [
+const MEASURES: [(&str, Measure); 3] = [
     ("work per second", work),
     ("longest pause, ms", |one| one.longest_pause_ms),
     ("false alarms per second", |one| {
         let seconds = one.followed_ms / 1e3;
         (seconds > 0.0).then(|| float(one.false_alarms as u64) / seconds)
     }),
-    ("boot, ms of the host", |one| Some(one.boot_ms)),
 ];
 
 /// Compares null injections with golden runs.

@@ -86,6 +86,8 @@ pub struct Totals {
     pub infra: usize,
     /// Whose fault never struck.
     pub not_injected: usize,
+    /// In which a cell died and it is not known when its fault struck, so that they enter no times.
+    pub untimed: usize,
     /// Host time, in seconds.
     pub seconds: f64,
 }
@@ -343,6 +345,7 @@ impl Totals {
             faults: count(&|run| run.kind() == Kind::Fault),
             infra: count(&|run| run.containment == Containment::Infra),
             not_injected: count(&|run| run.containment == Containment::NotInjected),
+            untimed: count(&|run| run.measured.as_ref().is_some_and(|one| !one.is_timed())),
             seconds: records.iter().map(|run| run.wall_ms).sum::<f64>() / 1e3,
         }
     }
@@ -396,7 +399,8 @@ fn is_detected(run: &Record) -> bool {
     run.measured.as_ref().is_some_and(hint)
 }
 
-/// The latencies of runs, censored at the end of each run that did not get so far.
+/// The latencies of runs, censored at the end of each run that did not get so far. A run whose
+/// fault has no place in time has none.
 fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
     let names = Latencies::default().named().map(|(name, _)| name);
     let of = |position: usize| {
@@ -405,7 +409,7 @@ fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
             None => Sample::Censored(measured.followed_ms),
         };
         let measured = runs.iter().filter_map(|run| run.measured.as_ref());
-        measured.map(sample).collect()
+        measured.filter(|one| one.is_timed()).map(sample).collect()
     };
     let named = names.into_iter().enumerate();
     named.map(|(position, name)| (name, of(position))).collect()

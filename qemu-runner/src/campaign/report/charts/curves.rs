@@ -18,6 +18,8 @@ use crate::units::float;
 const BUCKETS: f64 = 10.0;
 /// Half the height of the tick of a censored time, in percent.
 const TICK: f64 = 2.5;
+/// Enough that every digit of every power of ten has its line; few are numbered.
+const TICKS: usize = 60;
 /// Height of a histogram.
 const ROW: u32 = 92;
 const NAMES: u32 = 60;
@@ -100,6 +102,7 @@ pub fn over_after(class: &ClassSummary) -> Result<Option<String>> {
             .light_line_style(TRANSPARENT)
             .label_style(FONT)
             .y_labels(6)
+            .x_labels(TICKS)
             .x_label_formatter(&tick)
             .y_label_formatter(&|share| format!("{share:.0}"))
             .x_desc("ms since the fault")
@@ -180,6 +183,7 @@ pub fn histograms(class: &ClassSummary) -> Result<Option<String>> {
             mesh.light_line_style(TRANSPARENT)
                 .label_style(FONT)
                 .y_labels(3)
+                .x_labels(TICKS)
                 .x_label_formatter(&tick)
                 .y_label_formatter(&|count| format!("{count:.0}"));
             if last {

@@ -35,7 +35,7 @@ pub(super) fn outcomes(summary: &Summary) -> Result<Markup> {
     let rows = html! {
         @for class in with_overall(summary) {
             tr {
-                td { (class.class) }
+                td.name { (class.class) }
                 td { (class.runs) }
                 (share(class.manifested))
                 (share(class.detected))
@@ -119,8 +119,8 @@ fn latency_table(summary: &Summary) -> Markup {
     let row = |name: &str, class: &ClassSummary, times: &Times, first: bool| {
         html! {
             tr {
-                td { @if first { (name) } }
-                td { (class.class) }
+                td.name { @if first { (name) } }
+                td.name { (class.class) }
                 td.number { (times.samples) }
                 td.number { (times.censored) }
                 (shown(times.least))
@@ -136,14 +136,30 @@ fn latency_table(summary: &Summary) -> Markup {
             }
         }
     };
+    let names = || summary.overall.latencies_ms.iter().map(|(name, _)| *name);
+    let overall = html! {
+        @for name in names() {
+            @if let Some((class, times)) = of_latency(summary, name).last() {
+                (row(name, class, times, true))
+            }
+        }
+    };
     let rows = html! {
-        @for (name, _) in &summary.overall.latencies_ms {
+        @for name in names() {
             @for (position, (class, times)) in of_latency(summary, name).enumerate() {
                 (row(name, class, times, position == 0))
             }
         }
     };
-    table(&headings, &rows)
+    html! {
+        (table(&headings, &overall))
+        @if summary.classes.len() > 1 {
+            details {
+                summary { "The same for each fault" }
+                (table(&headings, &rows))
+            }
+        }
+    }
 }
 
 fn of_latency<'a>(
@@ -167,6 +183,11 @@ const HIVE: [(&str, u32, u32, u32); 5] = [
     ("corrupt pointer in copy-on-write tree", 12, 401, 760),
 ];
 
+/// A number that is only known to be no less, if times are censored.
+fn at_least(value: f64, times: &Times) -> Markup {
+    html! { td.number { @if times.censored > 0 { "at least " } (format!("{value:.1}")) } }
+}
+
 fn beside_hive(summary: &Summary) -> Markup {
     let headings = [
         "fault to last survivor in recovery",
@@ -177,10 +198,10 @@ fn beside_hive(summary: &Summary) -> Markup {
     let rows = html! {
         @for (class, times) in of_latency(summary, headings[0]) {
             tr {
-                td { (class.class) }
+                td.name { (class.class) }
                 td.number { (times.samples) }
-                (shown(times.mean))
-                (shown(times.worst))
+                (at_least(times.mean, times))
+                (at_least(times.greatest, times))
             }
         }
         @for (fault, tests, average, greatest) in HIVE {
@@ -196,7 +217,7 @@ fn beside_hive(summary: &Summary) -> Markup {
         (table(&headings, &rows))
         p.note {
             "The last rows are the original's, on a simulated machine of four 200 MHz processors. "
-            "Where a run ended too early, there is neither an average nor a greatest time."
+            "Where a run ended too early, both are only known to be no less."
         }
     }
 }
