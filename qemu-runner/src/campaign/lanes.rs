@@ -146,41 +146,52 @@ pub fn slices(lane: &Lane, until: f64) -> impl Iterator<Item = (f64, f64, Phase)
 /// What is known of a cell at one time.
 #[derive(Clone, Default, Debug)]
 struct Now {
-    dead: bool,
-    loaded: bool,
-    joined: bool,
-    serves: bool,
+    life: Life,
+    back: Back,
     recovering: Option<Phase>,
     agreeing: bool,
     /// Who has closed its frames to it.
     suspecting: BTreeSet<usize>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Life {
+    #[default]
+    Lives,
+    Dead,
+    Loaded,
+}
+
+/// How far a cell that died has come back.
+#[derive(Clone, Copy, Default, Debug)]
+struct Back {
+    joined: bool,
+    serves: bool,
+}
+
 impl Now {
     fn phase(&self) -> Phase {
-        match self {
-            Self { loaded: true, .. } => Phase::Rebooting,
-            Self { dead: true, .. } => Phase::Down,
-            Self {
-                recovering: Some(phase),
-                ..
-            } => *phase,
-            Self { suspecting, .. } if !suspecting.is_empty() => Phase::Suspected,
-            Self { agreeing: true, .. } => Phase::Agreeing,
-            Self { .. } => Phase::Up,
+        match (self.life, self.recovering) {
+            (Life::Loaded, _) => Phase::Rebooting,
+            (Life::Dead, _) => Phase::Down,
+            (Life::Lives, Some(phase)) => phase,
+            (Life::Lives, None) if !self.suspecting.is_empty() => Phase::Suspected,
+            (Life::Lives, None) if self.agreeing => Phase::Agreeing,
+            (Life::Lives, None) => Phase::Up,
         }
     }
 
     fn dies(&mut self) {
         *self = Self {
-            dead: true,
+            life: Life::Dead,
             ..Self::default()
         };
     }
 
     /// It is back once it both belongs to the live set and serves.
     fn comes_back(&mut self) {
-        if self.dead && self.joined && self.serves {
+        let Back { joined, serves } = self.back;
+        if self.life != Life::Lives && joined && serves {
             *self = Self::default();
         }
     }
@@ -190,7 +201,7 @@ impl Now {
 pub fn lanes(run: &Observation) -> Vec<Lane> {
     let mut lanes = Lanes {
         now: vec![Now::default(); run.before.len()],
-        lanes: vec![vec![(0.0, Phase::Up)]; run.before.len()],
+        so_far: vec![vec![(0.0, Phase::Up)]; run.before.len()],
         dead: run.dead(),
     };
     let start = run.start();
@@ -217,12 +228,12 @@ pub fn lanes(run: &Observation) -> Vec<Lane> {
         let at = milliseconds_between(start, run.ended_at);
         lanes.change(at, |now| now.iter_mut().for_each(Now::dies));
     }
-    lanes.lanes
+    lanes.so_far
 }
 
 struct Lanes {
     now: Vec<Now>,
-    lanes: Vec<Lane>,
+    so_far: Vec<Lane>,
     /// Who dies in the run, at some time.
     dead: CellSet,
 }
@@ -234,7 +245,7 @@ impl Lanes {
 
     fn change(&mut self, at: f64, change: impl FnOnce(&mut [Now])) {
         change(&mut self.now);
-        for (lane, now) in self.lanes.iter_mut().zip(&self.now) {
+        for (lane, now) in self.so_far.iter_mut().zip(&self.now) {
             let phase = now.phase();
             match lane.last_mut() {
                 Some((_, last)) if *last == phase => {}
@@ -261,7 +272,7 @@ fn by_cell(now: &mut [Now], by: usize, record: &Observed, dead: CellSet) {
     match record.event {
         Event::Panic if CellId::new(by).is_some_and(|id| dead.contains(id)) => own.dies(),
         Event::Serving => {
-            own.serves = true;
+            own.back.serves = true;
             own.comes_back();
         }
         Event::EpochBegin => own.agreeing = true,
@@ -308,10 +319,10 @@ fn by_monitor(now: &mut [Now], record: &Observed, dead: CellSet) {
         }
         Event::Loaded => {
             now[cell].dies();
-            now[cell].loaded = true;
+            now[cell].life = Life::Loaded;
         }
         Event::Joined => {
-            now[cell].joined = true;
+            now[cell].back.joined = true;
             now[cell].comes_back();
         }
         _ => {}

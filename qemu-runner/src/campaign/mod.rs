@@ -5,7 +5,7 @@
 //! | [`arguments`] | the command line |
 //! | [`file`], [`validate`] | the campaign file, and what it must keep to |
 //! | [`draw`], [`resolve`] | from a seed to everything that a run does |
-//! | [`check`] | what a campaign does and needs, without running it |
+//! | [`check`], [`states`] | what a campaign does and needs, without running it |
 //! | [`run`] | carrying out the runs |
 //! | [`outcome`], [`lanes`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
 //! | [`directory`] | the manifest and the finished runs; going on where they stopped |
@@ -26,6 +26,7 @@ pub mod replay;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod states;
 pub mod statistics;
 pub mod summary;
 pub mod validate;

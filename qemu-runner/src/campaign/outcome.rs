@@ -242,13 +242,14 @@ fn label(
                 (true, true) => return None,
             }
         }
-        // The dead may take along the work that needed them. More than that is too much.
-        Violation::LostWithTheLiving { .. } if noticed => Containment::RecoveryFailed,
-        Violation::LostWithTheLiving { .. } => Containment::Propagated,
         Violation::LiveSetsDiffer { .. } | Violation::LiveSetUntrue { .. } => {
             Containment::SplitView
         }
-        Violation::Unnoticed { .. } if noticed => Containment::RecoveryFailed,
+        // The dead may take along the work that needed them. More than that is too much.
+        Violation::Unnoticed { .. } | Violation::LostWithTheLiving { .. } if noticed => {
+            Containment::RecoveryFailed
+        }
+        Violation::LostWithTheLiving { .. } => Containment::Propagated,
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
             match (noticed, is_target(cell)) {

@@ -266,9 +266,10 @@ impl Lost {
         let mut lost = Self::default();
         let survivors = verdict.cells.iter().filter(|one| !is_dead(&one.cell));
         for (with, &operations) in survivors.flat_map(|one| one.lost_with.iter().enumerate()) {
-            match is_dead(&with) {
-                true => lost.with_the_dead += operations,
-                false => lost.with_the_living += operations,
+            if is_dead(&with) {
+                lost.with_the_dead += operations;
+            } else {
+                lost.with_the_living += operations;
             }
         }
         lost

@@ -22,12 +22,11 @@ pub fn steady_state(rates: &[Vec<f64>]) -> Option<Vec<f64>> {
         }
     }
     let mut share = vec![1.0];
-    for state in 1..states {
-        share.push(
-            (0..state)
-                .map(|from| share[from] * rates[from][state])
-                .sum(),
-        );
+    while share.len() < states {
+        let state = share.len();
+        let into = share.iter().zip(&rates);
+        let flows = into.map(|(share, rates)| share * rates[state]);
+        share.push(flows.sum());
     }
     let total: f64 = share.iter().sum();
     let known = states > 0 && share.iter().all(|&share| share > 0.0);

@@ -136,9 +136,10 @@ impl Shift {
         let chance = chance_of_ranks(&a, &b, &all)?;
         let finite = all.iter().all(|value| value.is_finite());
         let few = a.len() * b.len() <= DIFFERENCES_MAX;
-        let (shift, interval) = match finite && few {
-            true => hodges_lehmann(&a, &b),
-            false => (None, None),
+        let (shift, interval) = if finite && few {
+            hodges_lehmann(&a, &b)
+        } else {
+            (None, None)
         };
         Some(Self {
             shift,

@@ -79,7 +79,7 @@ impl Times {
             p90: quantile(0.1),
             p95: quantile(0.05),
             p99: quantile(0.01),
-            worst: times().last().and_then(whole),
+            worst: times().next_back().and_then(whole),
             mean: samples.iter().map(|sample| sample.value()).sum::<f64>() / count,
             greatest: samples
                 .iter()

@@ -317,16 +317,12 @@ impl Shown {
         contained.sort_by(|a, b| a.0.total_cmp(&b.0));
         let had_effect = judged().filter(|(run, _)| run.containment.is_manifested());
         let worst = had_effect.min_by(|(a, one), (b, other)| {
-            let rank = |run: &Record| match run.containment.is_contained() {
-                true => None,
-                false => Some(run.containment),
+            // Contained runs are alike, and better than all others.
+            let rank = |run: &Record| match run.containment {
+                label if label.is_contained() => (1, None),
+                label => (0, Some(label)),
             };
-            let by_label = match (rank(a), rank(b)) {
-                (None, None) => std::cmp::Ordering::Equal,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (Some(a), Some(b)) => a.cmp(&b),
-            };
+            let by_label = rank(a).cmp(&rank(b));
             by_label.then(resumed(other).total_cmp(&resumed(one)))
         });
         Self {

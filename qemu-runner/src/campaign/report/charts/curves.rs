@@ -61,14 +61,14 @@ fn span(curves: &[Curve<'_>]) -> Option<(f64, f64)> {
 }
 
 /// Between powers of ten only 2 and 5 have room for their number.
-fn tick(time: &f64) -> String {
+fn tick(time: f64) -> String {
     let power = 10_f64.powf(time.log10().floor());
     let digit = (time / power).round();
     let shown = [1.0, 2.0, 5.0, 10.0]
         .iter()
         .any(|one| (digit - one).abs() < 0.1);
     match shown {
-        true if *time < 1.0 => format!("{time:.1}"),
+        true if time < 1.0 => format!("{time:.1}"),
         true => format!("{time:.0}"),
         false => String::new(),
     }
@@ -103,7 +103,7 @@ pub fn over_after(class: &ClassSummary) -> Result<Option<String>> {
             .label_style(FONT)
             .y_labels(6)
             .x_labels(TICKS)
-            .x_label_formatter(&tick)
+            .x_label_formatter(&|time| tick(*time))
             .y_label_formatter(&|share| format!("{share:.0}"))
             .x_desc("ms since the fault")
             .y_desc("% of runs");
@@ -184,7 +184,7 @@ pub fn histograms(class: &ClassSummary) -> Result<Option<String>> {
                 .label_style(FONT)
                 .y_labels(3)
                 .x_labels(TICKS)
-                .x_label_formatter(&tick)
+                .x_label_formatter(&|time| tick(*time))
                 .y_label_formatter(&|count| format!("{count:.0}"));
             if last {
                 mesh.x_desc("ms since the fault");
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn only_some_ticks_are_numbered() {
-        let shown = [1.0, 2.0, 3.0, 5.0, 9.0, 10.0, 20.0, 0.5].map(|time| tick(&time));
+        let shown = [1.0, 2.0, 3.0, 5.0, 9.0, 10.0, 20.0, 0.5].map(tick);
         assert_eq!(shown, ["1", "2", "", "5", "", "10", "20", "0.5"]);
     }
 }
