@@ -12,10 +12,11 @@ use crate::output::{Format, print_json, print_text, push_line, table};
 use crate::units::float;
 
 /// What a run takes beside the work before its fault, in seconds of the host: the boot, the first
-/// work, recovery, and the time in which nothing more may happen.
-const OVERHEAD_SECONDS: f64 = 4.0;
+/// work, recovery, and the time in which nothing more may happen. An idle host takes less, a busy
+/// one more.
+const OVERHEAD_SECONDS: f64 = 2.0;
 /// What a recovery before the fault takes beside the work after it, in seconds of the host.
-const REHEARSAL_SECONDS: f64 = 1.5;
+const REHEARSAL_SECONDS: f64 = 1.0;
 
 /// A campaign that was checked.
 #[derive(Debug, Serialize)]

@@ -57,6 +57,8 @@ pub struct Outline {
     pub classes: Vec<Path>,
 }
 
+/// The length of a line in a picture.
+const LINE: usize = 24;
 const ERROR: &str = "err_boot";
 const FOLLOW: &str = "follow";
 const COLLECT: &str = "collect";
@@ -101,7 +103,7 @@ impl Graph {
         );
         if outline.rehearsals > 0 {
             let enter = format!(
-                "let another cell panic and come back, {} times",
+                "let another cell panic and come back, times {}",
                 outline.rehearsals
             );
             let rehearsing = state("rehearse", &enter, &bound);
@@ -139,8 +141,8 @@ impl Graph {
     fn working(outline: &Outline) -> State {
         let mut working = state("work", "let the cells work", "the time that was drawn");
         let [golden, null] = &outline.controls;
-        working = working.on(&format!("golden run ({golden})"), FOLLOW);
-        working = working.on(&format!("null injection ({null})"), FOLLOW);
+        let control = format!("golden run ({golden}) or null injection ({null})");
+        working = working.on(&control, FOLLOW);
         for path in &outline.classes {
             if let Some((when, _)) = path.faults.first() {
                 let event = format!("{when} ({} of the faults)", path.share);
@@ -174,23 +176,22 @@ impl Graph {
 
     /// As a graph in the language of Graphviz.
     pub fn dot(&self) -> String {
-        // Neither quotes nor backslashes occur in names; a file may have any in its words.
-        let quoted = |text: &str| text.replace(['"', '\\'], "'");
-        let mut dot = String::from("digraph {\n");
-        for State {
-            name, enter, bound, ..
-        } in &self.0
-        {
-            let shape = if bound.is_some() { "box" } else { "ellipse" };
-            let label = quoted(&format!("{name}: {enter}"));
+        let mut dot = String::from("digraph {\n  rankdir=LR;\n");
+        for state in &self.0 {
+            let shape = if state.bound.is_some() {
+                "box"
+            } else {
+                "ellipse"
+            };
+            let (name, label) = (&state.name, wrapped(&state.enter));
             push_line(
                 &mut dot,
-                format_args!("  {name} [label=\"{label}\", shape={shape}];"),
+                format_args!("  {name} [label=\"{name}\\n{label}\", shape={shape}];"),
             );
         }
         for State { name, on, .. } in &self.0 {
             for (event, next) in on {
-                let event = quoted(event);
+                let event = wrapped(event);
                 push_line(
                     &mut dot,
                     format_args!("  {name} -> {next} [label=\"{event}\"];"),
@@ -216,6 +217,23 @@ impl Graph {
         builder.get().do_it(false, false, false, &mut writer);
         Ok(writer.finalize())
     }
+}
+
+/// Words in lines that are not too long for a box. A campaign file may have any words; those that
+/// mean something in the language are replaced.
+fn wrapped(text: &str) -> String {
+    let text = text.replace(['"', '\\'], "'");
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < LINE => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines.join("\\n")
 }
 
 fn name(path: &Path, position: usize) -> String {

@@ -228,8 +228,8 @@ fn pairs_that_differ() {
     );
 }
 
-/// Permeability constants of the amnion at term and earlier, from Hollander and Wolfe, Nonparametric
-/// Statistical Methods, section 4.1.
+/// Permeability constants of the amnion at term and earlier, from Hollander and Wolfe,
+/// Nonparametric Statistical Methods, section 4.1.
 #[test]
 fn shifts_of_times() {
     let term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46];

@@ -78,8 +78,8 @@ pub(super) fn latencies(summary: &Summary) -> Result<Markup> {
             (figure(&over_after))
             (names)
             p.note {
-                "All faults that had an effect: the share of runs in which each step was over after "
-                "a time (Kaplan and Meier). A tick on a curve is a run that ended before the step "
+                "All faults that had an effect: the share of runs in which each step was over "
+                "after a time (Kaplan and Meier). A tick on a curve is a run that ended before the step "
                 "was over; a curve with ticks may end below all."
             }
             (figure(&histograms))
@@ -173,8 +173,8 @@ fn of_latency<'a>(
     })
 }
 
-/// Hive's table (SOSP 1995, section 7.4): fault, tests, average and greatest latency in ms until the
-/// last cell entered recovery.
+/// Hive's table (SOSP 1995, section 7.4): fault, tests, average and greatest latency in ms until
+/// the last cell entered recovery.
 const HIVE: [(&str, u32, u32, u32); 5] = [
     ("node failure during process creation", 20, 16, 21),
     ("node failure during copy-on-write search", 9, 10, 11),
