@@ -173,8 +173,8 @@ fn of_latency<'a>(
     })
 }
 
-/// Hive's table (SOSP 1995, section 7.4): fault, tests, average and greatest latency in ms until
-/// the last cell entered recovery.
+/// Hive's table of fault injection tests (SOSP 1995): fault, tests, average and greatest latency in
+/// ms until the last cell entered recovery.
 const HIVE: [(&str, u32, u32, u32); 5] = [
     ("node failure during process creation", 20, 16, 21),
     ("node failure during copy-on-write search", 9, 10, 11),
