@@ -340,7 +340,7 @@ fn propagation(faults: &[&Record], cells: usize) -> Vec<Propagation> {
     let pairs = (0..cells).flat_map(|from| (0..cells).map(move |to| (from, to)));
     let between = |(from, to): (usize, usize)| {
         let runs = faults.iter().filter(|run| {
-            let one = run.resolved.second.is_none() && run.resolved.first.cell == from;
+            let one = run.resolved.is_of_one_cell() && run.resolved.first.cell == from;
             one && run.containment.is_valid()
         });
         let reached = |measured: &&Measured| measured.affected.contains(&to);
