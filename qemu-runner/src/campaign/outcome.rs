@@ -249,18 +249,11 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
         Effect::Hang
     } else if wrong {
         Effect::FsvLocal
-    } else if is_memory(first.fault) {
+    } else if first.fault.is_latent() {
         Effect::NotManifested
     } else {
         Effect::Masked
     }
-}
-
-/// Whether a fault waits in memory until something uses it.
-fn is_memory(fault: Fault) -> bool {
-    [HostFault::MemBitflip, HostFault::MemPointer]
-        .map(Fault::Host)
-        .contains(&fault)
 }
 
 fn death(run: &Observation, fault: Fault, cell: usize) -> Effect {

@@ -361,6 +361,12 @@ impl Fault {
         self.has_object() || matches!(self, Self::Host(RegBitflip))
     }
 
+    /// Whether it can still be there in the next life of its cell: a CPU that stands still, a bit
+    /// that sticks.
+    pub const fn outlives_its_cell(self) -> bool {
+        matches!(self, Self::Host(CpuHalt | CpuFreeze | MemStuck))
+    }
+
     /// Whether it strikes some of what passes a hook of the kernel.
     pub const fn is_hook(self) -> bool {
         matches!(self, Self::Inner(fault) if fault.is_hook())
