@@ -5,6 +5,7 @@
 //!    machine's.
 //! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use cell::fault::InnerFault;
@@ -13,8 +14,9 @@ use cell::trace::Event;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
 use crate::fault::channels::Channels;
+use crate::fault::corrupt::Stuck;
 use crate::fault::host::{Frozen, inject, thaw};
-use crate::fault::plan::{Kind, Plan, Strike, Trigger};
+use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
@@ -27,8 +29,10 @@ use crate::qemu::process::Launch;
 use crate::session::{Session, system_down};
 use crate::watch::{Detail, Watch, snapshot};
 
+mod armed;
 mod settled;
 
+use armed::{Armed, Surroundings};
 use settled::Settled;
 
 /// How long a fault that may be survived is given to show an effect.
@@ -50,16 +54,20 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
+    let detail = if plan.watches_daily_work() {
+        Detail::All
+    } else {
+        detail
+    };
     let (session, qmp) = Session::boot(launch, progress)?;
-    let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
-    let channels = Channels::connect(&session.qemu, qmp, strikes)?;
+    let channels = Channels::connect(&session.qemu, qmp, plan)?;
     let watch = Watch::new(&session.machine, detail);
     let mut run = Run::new(session, channels, watch, plan)?;
     run.work(progress)?;
     for number in 0..plan.rehearsals {
         run.rehearse(number as usize, progress)?;
     }
-    run.strike_first()?;
+    run.strike_first(progress)?;
     let end = run.follow(progress)?;
     run.finish(end)
 }
@@ -79,12 +87,17 @@ struct Run<'a> {
     acted: Instant,
     /// CPUs that go on later.
     thaws: Vec<(Instant, Frozen)>,
-    /// The second fault: not yet armed or struck, and when it is due once its event was seen.
-    second: Option<(Strike, Trigger)>,
-    due: Option<Instant>,
-    /// The second fault: asked of its cell, which has not done it yet.
-    asked: Option<(Injected, Option<Trigger>)>,
+    /// Bits that keep their value.
+    stuck: Vec<Stuck>,
+    /// The faults after the one that waits, in order.
+    later: VecDeque<(Strike, Trigger)>,
+    /// The fault that waits.
+    armed: Option<Armed>,
+    /// Faults that were asked of their cells, which have not done them yet.
+    asked: Vec<(Injected, Option<Trigger>)>,
     settled: Settled,
+    /// Whether everything has settled since the last fault.
+    is_settled: bool,
 }
 
 impl<'a> Run<'a> {
@@ -103,9 +116,11 @@ impl<'a> Run<'a> {
             before,
             acted: Instant::now(),
             thaws: Vec::new(),
-            second: None,
-            due: None,
-            asked: None,
+            stuck: Vec::new(),
+            later: VecDeque::new(),
+            armed: None,
+            asked: Vec::new(),
+            is_settled: false,
         })
     }
 
@@ -113,25 +128,28 @@ impl<'a> Run<'a> {
         interrupt::check()?;
         let memory = self.session.qemu.memory();
         let new = self.watch.look(memory, &self.session.machine)?;
-        self.confirm(new);
+        self.confirm(new)?;
         Ok(new)
     }
 
-    /// Counts a fault that was asked for as injected once its cell says that it does it.
-    fn confirm(&mut self, new: usize) {
-        let Some((asked, trigger)) = self.asked.take() else {
-            return;
-        };
-        let records = &self.watch.records;
+    /// Counts the faults that were asked for as injected once their cells say that they do them.
+    fn confirm(&mut self, new: usize) -> Result<()> {
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        let done = |from: usize| carried_out(&records[from..], start, asked.fault, asked.cell);
-        let is_same = |one: &&Injected| (one.fault, one.cell) == (asked.fault, asked.cell);
-        // All records are gone through only where there is news.
-        if done(new) > 0 && done(0) > self.injected.iter().filter(is_same).count() {
-            self.injected.push(asked);
-        } else {
-            self.asked = Some((asked, trigger));
+        for (asked, trigger) in std::mem::take(&mut self.asked) {
+            let records = &self.watch.records;
+            let done = |from: usize| carried_out(&records[from..], start, asked.fault, asked.cell);
+            let is_same = |one: &&Injected| (one.fault, one.cell) == (asked.fault, asked.cell);
+            // All records are gone through only where there is news.
+            if done(new) > 0 && done(0) > self.injected.iter().filter(is_same).count() {
+                self.injected.push(asked);
+                if trigger.is_some() {
+                    self.arm_next()?;
+                }
+            } else {
+                self.asked.push((asked, trigger));
+            }
         }
+        Ok(())
     }
 
     /// Lets the cells work until the first fault.
@@ -171,7 +189,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn strike_first(&mut self) -> Result<()> {
+    fn strike_first(&mut self, progress: &mut Progress) -> Result<()> {
         let plan = self.plan;
         self.begin()?;
         for cell in 0..self.session.machine.cells() {
@@ -180,23 +198,89 @@ impl<'a> Run<'a> {
                 self.session.machine.public(cell),
             )?;
         }
-        if plan.kind != Kind::Fault {
+        let came = plan.kind == Kind::Golden || self.await_trigger(progress)?;
+        if plan.kind != Kind::Fault || !came {
             self.control_from = Some(self.watch.now());
             self.acted = Instant::now();
             return Ok(());
         }
-        self.second.clone_from(&plan.second);
-        if let Some((strike, trigger)) = self.second.take_if(|second| is_timed_inside(plan, second))
-        {
-            let armed = self.strike(&strike, Some(trigger))?;
-            self.asked = Some((armed, Some(trigger)));
+        self.later.extend(plan.then.iter().cloned());
+        let first = plan.first.clone();
+        self.strike_next(&first)
+    }
+
+    /// Waits for what the first fault waits for; whether it came before the bound.
+    fn await_trigger(&mut self, progress: &mut Progress) -> Result<bool> {
+        let wanted = (self.plan.first.clone(), self.plan.trigger.clone());
+        let from = self.watch.now();
+        let mut armed = Armed::new(wanted, from, &self.session, &mut self.channels)?;
+        let begun = Instant::now();
+        loop {
+            let new = self.look()?;
+            if self.is_due(&mut armed, new)? {
+                return Ok(true);
+            }
+            let down = system_down(&mut self.session.qemu, &mut self.channels.qmp)?.is_some();
+            if down || begun.elapsed() >= self.plan.bound {
+                armed.disarm(&mut self.channels)?;
+                // It is still waiting when the run is judged.
+                self.armed = Some(armed);
+                return Ok(false);
+            }
+            progress.step(&format!(
+                "the first fault waits: {}",
+                self.plan.trigger.cause
+            ));
+            std::thread::sleep(LOOK_SHARP);
         }
-        let struck = self.strike(&plan.first, None)?;
-        self.injected.push(struck);
+    }
+
+    /// Whether a fault that waits is due, by what came since the record `new`.
+    fn is_due(&mut self, armed: &mut Armed, new: usize) -> Result<bool> {
+        let is_due = armed.look(&mut Surroundings {
+            session: &self.session,
+            channels: &mut self.channels,
+            fresh: &self.watch.records[new..],
+            is_settled: self.is_settled,
+        })?;
+        if armed.trigger.needs_gdb() {
+            // The machine stood still meanwhile.
+            self.watch.forget_clock();
+        }
+        Ok(is_due)
+    }
+
+    /// Strikes, and sees to it that the next fault waits from then on.
+    fn strike_next(&mut self, strike: &Strike) -> Result<()> {
+        let inside = |next: &mut (Strike, Trigger)| is_timed_inside(strike, next);
+        if let Some((next, trigger)) = self.later.pop_front_if(inside) {
+            let armed = self.strike(&next, Some(&trigger))?;
+            self.asked.push((armed, Some(trigger)));
+        }
+        let struck = self.strike(strike, None)?;
+        match strike.fault {
+            // What the first does, or does not, is seen in the end.
+            Fault::Inner(_) if !self.injected.is_empty() => self.asked.push((struck, None)),
+            _ => self.injected.push(struck),
+        }
+        (self.is_settled, self.acted) = (false, Instant::now());
+        self.settled.restart();
+        if self.asked.iter().any(|(_, trigger)| trigger.is_some()) {
+            return Ok(());
+        }
+        self.arm_next()
+    }
+
+    fn arm_next(&mut self) -> Result<()> {
+        if let Some(next) = self.later.pop_front() {
+            let from = self.injected.last().map_or(0, |last| last.at);
+            let armed = Armed::new(next, from, &self.session, &mut self.channels)?;
+            self.armed = Some(armed);
+        }
         Ok(())
     }
 
-    fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<Injected> {
+    fn strike(&mut self, strike: &Strike, trigger: Option<&Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
         let at = self.watch.now();
         let target = self.session.target();
@@ -209,6 +293,7 @@ impl<'a> Run<'a> {
         if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
             self.thaws.push((self.acted + after, frozen));
         }
+        self.stuck.extend(done.stuck);
         Ok(Injected {
             fault: strike.fault,
             cell: strike.cell,
@@ -218,7 +303,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Carries out what is due: a thaw, or the second fault.
+    /// Carries out what is due: a thaw, the next fault, what sticks.
     fn act(&mut self, new: usize) -> Result<()> {
         let now = Instant::now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
@@ -229,26 +314,38 @@ impl<'a> Run<'a> {
             self.watch.forget_clock();
             self.acted = Instant::now();
         }
+        for stuck in &self.stuck {
+            stuck.assert(self.session.qemu.memory(), self.channels.bus()?)?;
+        }
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        if let Some((_, trigger)) = &self.second
-            && self.due.is_none()
-        {
-            let fresh = &self.watch.records[new..];
-            let seen = fresh.iter().any(|record| record.event == trigger.event);
-            if seen && self.watch.count(trigger.event, start) >= trigger.count as usize {
-                self.due = Some(now + trigger.delay);
-            }
+        if self.plan.series == Series::UntilDeath && self.watch.count(Event::Expelled, start) > 0 {
+            self.later.clear();
+            self.disarm()?;
         }
-        if self.due.is_some_and(|due| due <= now)
-            && let Some((strike, _)) = self.second.take()
-        {
-            let struck = self.strike(&strike, None)?;
-            match strike.fault {
-                Fault::Inner(_) => self.asked = Some((struck, None)),
-                Fault::Host(_) => self.injected.push(struck),
-            }
+        let Some(mut armed) = self.armed.take() else {
+            return Ok(());
+        };
+        if !self.is_due(&mut armed, new)? {
+            self.armed = Some(armed);
+            return Ok(());
         }
-        Ok(())
+        match self.strike_next(&armed.strike) {
+            // Its place is not there now: the cell is on its way back.
+            Err(Error::Guest(why)) if self.plan.series != Series::Whole => {
+                let (at, fault) = (self.watch.now(), armed.strike.fault);
+                let text = format!("{fault} left out: {why}");
+                self.notes.push(Note { at, text });
+                self.arm_next()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn disarm(&mut self) -> Result<()> {
+        match self.armed.take() {
+            Some(mut armed) => armed.disarm(&mut self.channels),
+            None => Ok(()),
+        }
     }
 
     /// Follows the machine until everything has settled, or the bound.
@@ -279,7 +376,7 @@ impl<'a> Run<'a> {
                     return Ok(end);
                 }
             }
-            let sharp = self.second.is_some() || self.watch.now() == 0;
+            let sharp = self.armed.is_some() || self.watch.now() == 0;
             std::thread::sleep(if sharp { LOOK_SHARP } else { LOOK });
         }
     }
@@ -292,12 +389,13 @@ impl<'a> Run<'a> {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        if !self.settled.holds(&cells, Instant::now()) || !self.thaws.is_empty() {
+        self.is_settled = self.settled.holds(&cells, Instant::now());
+        if !self.is_settled || !self.thaws.is_empty() {
             return Ok(None);
         }
         let patient = self.acted.elapsed() < PATIENCE;
-        let open = self.second.is_some() || self.asked.is_some();
-        if self.due.is_some() && self.second.is_some() || open && patient {
+        let open = self.armed.is_some() || !self.asked.is_empty();
+        if self.armed.as_ref().is_some_and(Armed::is_sure) || open && patient {
             return Ok(None);
         }
         let pairs = || self.before.iter().zip(&cells);
@@ -311,30 +409,46 @@ impl<'a> Run<'a> {
         Ok((!must_die && !patient).then_some(End::Quiet))
     }
 
-    /// The faults whose event did not happen, and those that their cell, asked for them, did not
-    /// do. A note tells of the latter.
+    /// The faults whose cause did not come, and those that their cell, asked for them, did not do.
+    /// A note tells of the latter.
     fn missed(&mut self) -> (Vec<Fault>, Vec<Missed>) {
-        let second = self.second.take().map(|(strike, _)| strike.fault);
-        let Some((asked, trigger)) = self.asked.take() else {
-            return (second.into_iter().collect(), Vec::new());
-        };
-        let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
-        self.notes.push(Note { at: asked.at, text });
+        let waiting = self.armed.take().map(|armed| armed.strike);
+        let later = self.later.drain(..).map(|(strike, _)| strike);
+        let mut not_triggered: Vec<Fault> = waiting
+            .into_iter()
+            .chain(later)
+            .map(|strike| strike.fault)
+            .collect();
+        let mut not_carried_out = Vec::new();
+        for (asked, trigger) in std::mem::take(&mut self.asked) {
+            let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
+            self.notes.push(Note { at: asked.at, text });
+            if self.had_its_event(&asked, trigger.as_ref()) {
+                let (fault, cell) = (asked.fault, asked.cell);
+                not_carried_out.push(Missed { fault, cell });
+            } else {
+                not_triggered.push(asked.fault);
+            }
+        }
+        // A series ends where it ends.
+        if self.plan.series != Series::Whole && !self.injected.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        (not_triggered, not_carried_out)
+    }
+
+    /// Whether the event that a fault was to be done at came in its cell.
+    fn had_its_event(&self, asked: &Injected, trigger: Option<&Trigger>) -> bool {
+        let awaited = trigger.and_then(|trigger| Some((trigger.inner_event()?, trigger.count)));
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        let happened = trigger.is_none_or(|trigger| {
+        awaited.is_none_or(|(event, count)| {
             let own = |record: &&Observed| {
                 record.source == Source::Cell(asked.cell)
-                    && record.event == trigger.event
+                    && record.event == event
                     && record.at >= start
             };
-            self.watch.records.iter().filter(own).count() >= trigger.count as usize
-        });
-        if happened {
-            let (fault, cell) = (asked.fault, asked.cell);
-            (Vec::new(), vec![Missed { fault, cell }])
-        } else {
-            (vec![asked.fault], Vec::new())
-        }
+            self.watch.records.iter().filter(own).count() >= count as usize
+        })
     }
 
     fn finish(mut self, end: End) -> Result<Observation> {
@@ -373,11 +487,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether the second fault's victim times it itself, in the middle of what its event tells of. It
-/// must then be asked for before the first fault, which must leave the request as it is.
-fn is_timed_inside(plan: &Plan, second: &(Strike, Trigger)) -> bool {
-    let (strike, trigger) = second;
+/// Whether the next fault's victim times it itself, in the middle of what its event tells of. It
+/// must then be asked for before this fault, which must leave the request as it is.
+fn is_timed_inside(this: &Strike, next: &(Strike, Trigger)) -> bool {
+    let (strike, trigger) = next;
     let is_inner = |strike: &Strike| matches!(strike.fault, Fault::Inner(_));
-    let one_request = is_inner(&plan.first) && plan.first.cell == strike.cell;
-    is_inner(strike) && trigger.is_seen_by_every_cell() && trigger.delay.is_zero() && !one_request
+    let one_request = is_inner(this) && this.cell == strike.cell;
+    is_inner(strike) && trigger.inner_event().is_some() && !one_request
 }

@@ -330,7 +330,7 @@ impl Violation {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
             Self::BystanderDied { cell } => {
-                format!("cell {cell} died, though nothing was injected there")
+                format!("cell {cell} died, though nothing had been injected into that life of it")
             }
             Self::WrongBytes {
                 cell,
@@ -378,8 +378,8 @@ impl Violation {
 }
 
 fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
-    let (targets, dead) = (run.targets(), run.dead());
-    for cell in dead.minus(targets).iter() {
+    let dead = run.dead();
+    for cell in run.bystanders().iter() {
         violations.push(Violation::BystanderDied { cell: cell.index() });
     }
     for injected in &run.injected {

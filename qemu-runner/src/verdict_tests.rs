@@ -279,3 +279,39 @@ fn a_fault_is_done_when_its_own_cell_says_so_after_the_first() {
     assert_eq!(done(&[does(101, 2, InnerFault::Loop)]), 0, "another fault");
     assert_eq!(done(&[does(101, 2, InnerFault::Panic)]), 1);
 }
+
+#[test]
+fn a_second_death_needs_a_second_fault() {
+    let died_again = || {
+        let mut run = good_run();
+        let joined = record(150, Source::Monitor, Event::Joined, [1, 2]);
+        let expelled = record(400, Source::Monitor, Event::Expelled, [1, 2]);
+        run.records.extend([joined, expelled]);
+        run.injected[0].fault = Fault::Inner(InnerFault::Panic);
+        run
+    };
+    let run = died_again();
+    let violations = Verdict::of(&run).violations;
+    assert!(violations.contains(&Violation::BystanderDied { cell: 1 }));
+    let mut struck_again = died_again();
+    let mut second = struck_again.injected[0].clone();
+    second.at = 390 * MILLISECOND;
+    struck_again.injected.push(second);
+    let violations = Verdict::of(&struck_again).violations;
+    assert!(!violations.contains(&Violation::BystanderDied { cell: 1 }));
+    let mut frozen = died_again();
+    frozen.injected[0].fault = Fault::Host(HostFault::CpuFreeze);
+    let violations = Verdict::of(&frozen).violations;
+    assert!(!violations.contains(&Violation::BystanderDied { cell: 1 }));
+}
+
+#[test]
+fn a_cell_that_dies_before_its_fault_is_a_bystander() {
+    let mut run = good_run();
+    let mut late = run.injected[0].clone();
+    (late.cell, late.at) = (1, 300 * MILLISECOND);
+    run.injected[0].cell = 0;
+    run.injected.push(late);
+    let violations = Verdict::of(&run).violations;
+    assert!(violations.contains(&Violation::BystanderDied { cell: 1 }));
+}

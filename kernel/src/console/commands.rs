@@ -16,7 +16,7 @@ use crate::console::output::Console;
 use crate::console::remote;
 use crate::console::shell::Command;
 use crate::cpu::per_cpu;
-use crate::faults::{self, Injection};
+use crate::faults;
 use crate::memory::frames::USES;
 use crate::memory::{careful, heap, pool};
 use crate::own::own;
@@ -286,9 +286,5 @@ fn inject(arguments: &str) {
     let Some(argument) = number("inject", rest, fault.default_argument()) else {
         return;
     };
-    faults::ask(Injection {
-        fault,
-        argument,
-        seed: own().settings.seed,
-    });
+    faults::ask(fault, argument, own().settings.seed);
 }

@@ -7,6 +7,7 @@ use super::arguments::CheckArguments;
 use super::file::{Campaign, Class, StrikeKeys};
 use super::states::{Graph, Outline, Path};
 use super::statistics::{LOOKS, runs_for_half_width, runs_for_zero_bound};
+use super::when::{Until, When};
 use crate::error::{Context, Ending, Result};
 use crate::output::{Format, print_json, print_text, push_line, table};
 use crate::units::float;
@@ -68,8 +69,28 @@ impl CheckedFault {
             extras.push(drawn.unwrap_or_else(|| format!("{default}{unit}")));
         }
         if let Some(area) = strike.area {
-            extras.push(format!("in its {:?}", area.get_ref()).to_lowercase());
+            extras.push(format!("in its {}", area.get_ref()));
         }
+        if let Some(object) = strike.object {
+            extras.push(format!("in {}", object.get_ref()));
+        }
+        if let Some(registers) = strike.registers {
+            extras.push(format!("{} registers", registers.get_ref()));
+        }
+        extras.extend(
+            target
+                .to
+                .as_ref()
+                .map(|to| format!("to cell: {}", to.text())),
+        );
+        extras.extend(target.operation.as_ref().map(|what| format!("\"{what}\"")));
+        extras.extend(
+            target
+                .program
+                .as_ref()
+                .map(|name| format!("threads \"{name}\"")),
+        );
+        extras.extend(strike.when.get_ref().hook_text());
         if let Some(thaw) = strike.thaw_ms {
             extras.push(format!("thaws after {}", thaw.get_ref().text(" ms")));
         }
@@ -215,20 +236,18 @@ fn whole(runs: f64) -> u64 {
 }
 
 fn checked(class: &Class, total: u64) -> CheckedClass {
-    let work = class.when.work_ms.get_ref().text(" ms");
-    let mut faults = vec![CheckedFault::of(
-        class.strike(),
-        format!("after {work} of work"),
-    )];
-    if let Some(then) = &class.then {
-        let mut when = match then.when.count.as_ref().map(Spanned::get_ref) {
-            Some(count) => format!("at {} number {}", then.when.event.name(), count.text("")),
-            None => format!("at {}", then.when.event.name()),
-        };
-        if let Some(delay) = &then.when.delay_us {
-            when = format!("{when} and {} later", delay.get_ref().text(" us"));
-        }
-        faults.push(CheckedFault::of(then.strike(), when));
+    let when = |when: &When| when.text();
+    let mut first = when(class.when.get_ref());
+    if let Some(repeat) = class.repeat.as_ref().map(Spanned::get_ref) {
+        let (faults, rate) = (
+            repeat.faults.get_ref().text(""),
+            repeat.rate_per_s.get_ref().0,
+        );
+        first = format!("{first}; up to {faults} of them, {rate} per second");
+    }
+    let mut faults = vec![CheckedFault::of(class.strike(), first)];
+    for then in &class.then.0 {
+        faults.push(CheckedFault::of(then.strike(), when(then.when.get_ref())));
     }
     let weight = *class.weight.get_ref();
     CheckedClass {
@@ -242,9 +261,22 @@ fn checked(class: &Class, total: u64) -> CheckedClass {
 fn seconds_per_run(campaign: &Campaign, total: u64) -> f64 {
     let rehearsals = f64::from(*campaign.header.rehearsals.get_ref());
     let of = |class: &Class| {
-        let work = class.when.work_ms.get_ref().mean() / 1e3;
+        let work = class.when.get_ref().mean_work_ms() / 1e3;
         let beforehand = rehearsals * (work + REHEARSAL_SECONDS);
-        float(*class.weight.get_ref()) * (work + beforehand)
+        let more = class
+            .repeat
+            .as_ref()
+            .map(Spanned::get_ref)
+            .map_or(0.0, |repeat| {
+                let settles = if repeat.until == Until::Bound {
+                    REHEARSAL_SECONDS
+                } else {
+                    0.0
+                };
+                let between = 1.0 / repeat.rate_per_s.get_ref().0 + settles;
+                (repeat.faults.get_ref().mean() - 1.0).max(0.0) * between
+            });
+        float(*class.weight.get_ref()) * (work + beforehand + more)
     };
     let work: f64 = campaign.classes.iter().map(of).sum();
     OVERHEAD_SECONDS + work / float(total)

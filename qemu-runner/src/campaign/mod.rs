@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`arguments`] | the command line |
-//! | [`file`], [`validate`] | the campaign file, and what it must keep to |
+//! | [`file`], [`when`], [`validate`] | the campaign file, and what it must keep to |
 //! | [`draw`], [`resolve`] | from a seed to everything that a run does |
 //! | [`check`], [`states`] | what a campaign does and needs, without running it |
 //! | [`run`] | carrying out the runs |
@@ -30,6 +30,7 @@ pub mod states;
 pub mod statistics;
 pub mod summary;
 pub mod validate;
+pub mod when;
 
 use std::fs;
 use std::path::Path;

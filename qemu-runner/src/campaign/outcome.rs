@@ -313,26 +313,10 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
         Effect::Hang
     } else if wrong {
         Effect::FsvLocal
-    } else if is_surely_met(first.fault) {
+    } else if !first.fault.is_latent() {
         Effect::Masked
     } else {
         Effect::NotManifested
-    }
-}
-
-/// Whether nobody who a fault strikes can miss it. Others wait in memory or in a register until
-/// something uses them.
-const fn is_surely_met(fault: Fault) -> bool {
-    match fault {
-        Fault::Inner(_) => true,
-        Fault::Host(fault) => matches!(
-            fault,
-            HostFault::CpuHalt
-                | HostFault::CpuFreeze
-                | HostFault::CpuNmi
-                | HostFault::CpuMce
-                | HostFault::CpuMceCorrected
-        ),
     }
 }
 

@@ -5,7 +5,7 @@
 //! stops the machine.
 
 use super::catalogue::{Fault, HostFault};
-use super::plan::Strike;
+use super::plan::{Kind, Plan, Trigger};
 use crate::error::{Error, Result};
 use crate::qemu::gdb::{CpuFreezer, Gdb};
 use crate::qemu::process::Qemu;
@@ -22,17 +22,13 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Takes the QMP connection and connects what else `strikes` need.
+    /// Takes the QMP connection and connects what else the faults of a plan need.
     ///
     /// # Errors
     /// [`Error::Channel`] if neither qtest nor the gdb stub can be had.
-    pub fn connect<'a>(
-        qemu: &Qemu,
-        qmp: Qmp,
-        strikes: impl Iterator<Item = &'a Strike>,
-    ) -> Result<Self> {
+    pub fn connect(qemu: &Qemu, qmp: Qmp, plan: &Plan) -> Result<Self> {
         let qtest = qemu.qtest().ok();
-        let needed = qtest.is_none() || strikes.into_iter().any(needs_gdb);
+        let needed = qtest.is_none() || (plan.kind != Kind::Golden && needs_gdb(plan));
         let gdb = if needed { Some(qemu.gdb()?) } else { None };
         Ok(Self { qmp, qtest, gdb })
     }
@@ -72,6 +68,14 @@ impl Channels {
         }
     }
 
+    /// The gdb stub.
+    ///
+    /// # Errors
+    /// [`Error::Channel`] if it was not connected.
+    pub fn gdb(&mut self) -> Result<&mut Gdb> {
+        self.gdb.as_mut().ok_or_else(missing)
+    }
+
     /// What raises machine checks.
     pub fn machine_checks(&mut self) -> &mut dyn MachineCheckInjector {
         &mut self.qmp
@@ -85,11 +89,13 @@ fn missing() -> Error {
     }
 }
 
-/// Whether a fault stops CPUs: a freeze, or a halt of what may be the boot CPU.
-fn needs_gdb(strike: &Strike) -> bool {
-    match strike.fault {
-        Fault::Host(HostFault::CpuFreeze) => true,
+/// Whether a fault stops CPUs: a freeze, a halt of what may be the boot CPU, a register, a
+/// breakpoint.
+fn needs_gdb(plan: &Plan) -> bool {
+    let by_fault = plan.strikes().any(|strike| match strike.fault {
+        Fault::Host(HostFault::CpuFreeze | HostFault::RegBitflip) => true,
         Fault::Host(HostFault::CpuHalt) => strike.cell == 0 && strike.cpu_index == 0,
         _ => false,
-    }
+    });
+    by_fault || plan.triggers().any(Trigger::needs_gdb)
 }

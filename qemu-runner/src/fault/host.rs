@@ -1,12 +1,15 @@
 //! Faults of CPUs, injected from outside.
 
 use cell::standing::CpuState;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::catalogue::{Fault, HostFault};
 use super::channels::Channels;
-use super::corrupt;
+use super::corrupt::{self, Stuck};
 use super::inner;
 use super::plan::{Strike, Trigger};
+use super::registers;
 use crate::error::{Error, Result};
 use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::GuestMemory;
@@ -20,6 +23,10 @@ const STATUS_UNCORRECTED: u64 = 0xb400_0000_0000_0000;
 const STATUS_CORRECTED: u64 = 0x9400_0000_0000_0000;
 /// RIPV, MCIP: the instruction pointer is good, a machine check is under way.
 const MCG_STATUS: u64 = 5;
+/// Vectors that a device could use.
+const VECTORS: std::ops::RangeInclusive<u8> = 0x20..=0xff;
+/// Where an interrupt message is written; bits 12 to 19 name the local APIC.
+const MESSAGE_ADDRESS: u64 = 0xfee0_0000;
 /// A bank that reports memory errors.
 const BANK: u32 = 4;
 /// QEMU's number, and the local APIC's identifier, of the CPU that the firmware started.
@@ -43,6 +50,8 @@ pub struct Done {
     pub detail: String,
     /// The CPU that stands still since.
     pub frozen: Option<Frozen>,
+    /// The bit that is stuck since.
+    pub stuck: Option<Stuck>,
 }
 
 /// A CPU that was frozen. It is remembered, because its cell may go on without it: looked for once
@@ -62,6 +71,7 @@ impl From<String> for Done {
         Self {
             detail,
             frozen: None,
+            stuck: None,
         }
     }
 }
@@ -76,7 +86,7 @@ pub fn inject(
     target: &Target<'_>,
     channels: &mut Channels,
     strike: &Strike,
-    trigger: Option<Trigger>,
+    trigger: Option<&Trigger>,
 ) -> Result<Done> {
     let fault = match strike.fault {
         Fault::Inner(fault) => {
@@ -86,7 +96,20 @@ pub fn inject(
         Fault::Host(fault) => fault,
     };
     match fault {
-        HostFault::MemBitflip => corrupt::flip_bit(target, channels.bus()?, strike).map(Done::from),
+        HostFault::MemBitflip => {
+            corrupt::flip_bits(target, channels.bus()?, strike, 1).map(Done::from)
+        }
+        HostFault::MemBurst => {
+            let bits = strike.argument;
+            corrupt::flip_bits(target, channels.bus()?, strike, bits).map(Done::from)
+        }
+        HostFault::MemStuck => {
+            let (detail, stuck) = corrupt::stick_bit(target, channels.bus()?, strike)?;
+            Ok(Done {
+                stuck: Some(stuck),
+                ..Done::from(detail)
+            })
+        }
         HostFault::MemPointer => {
             corrupt::change_pointer(target, channels.bus()?, strike).map(Done::from)
         }
@@ -98,7 +121,10 @@ pub fn inject(
                 cell: strike.cell,
                 apic_id: cpu.apic_id,
             });
-            Ok(Done { detail, frozen })
+            Ok(Done {
+                frozen,
+                ..Done::from(detail)
+            })
         }
     }
 }
@@ -128,22 +154,57 @@ fn inject_into_cpu(
             channels.interrupt(cpu.apic_id, Delivery::Nmi)?;
             Ok(format!("NMI to {who}"))
         }
+        HostFault::RegBitflip => registers::flip_bit(channels.gdb()?, cpu.apic_id, &who, strike),
+        HostFault::IrqSpurious => {
+            let count = interrupt_at_random(channels, cpu.apic_id, strike)?;
+            Ok(format!("{count} interrupts to {who}"))
+        }
+        HostFault::MemFail => {
+            let filled = corrupt::fail_memory(target, strike)?;
+            let check = check_machine(target, channels, strike, STATUS_UNCORRECTED, cpu)?;
+            Ok(format!("{filled}; {check}"))
+        }
         _ => {
             let status = match fault {
                 HostFault::CpuMceCorrected => STATUS_CORRECTED,
                 _ => STATUS_UNCORRECTED,
             };
-            let address = target.machine.public(strike.cell).0;
-            channels.machine_checks().machine_check(MachineCheck {
-                cpu: u32::from(cpu.apic_id),
-                bank: BANK,
-                status,
-                mcg_status: MCG_STATUS,
-                address,
-            })?;
-            Ok(format!("machine check {status:#x} at {who}"))
+            check_machine(target, channels, strike, status, cpu)
         }
     }
+}
+
+/// Reports an error of the cell's memory to a CPU.
+fn check_machine(
+    target: &Target<'_>,
+    channels: &mut Channels,
+    strike: &Strike,
+    status: u64,
+    cpu: CpuStatus,
+) -> Result<String> {
+    let address = target.machine.public(strike.cell).0;
+    channels.machine_checks().machine_check(MachineCheck {
+        cpu: u32::from(cpu.apic_id),
+        bank: BANK,
+        status,
+        mcg_status: MCG_STATUS,
+        address,
+    })?;
+    let (cpu, cell) = (cpu.cpu, strike.cell);
+    Ok(format!(
+        "machine check {status:#x} at CPU {cpu} of cell {cell}"
+    ))
+}
+
+/// Sends interrupts of random vectors; how many.
+fn interrupt_at_random(channels: &mut Channels, apic_id: u8, strike: &Strike) -> Result<u64> {
+    let mut random = ChaCha8Rng::seed_from_u64(strike.seed);
+    let address = MESSAGE_ADDRESS + (u64::from(apic_id) << 12);
+    for _ in 0..strike.argument {
+        let vector = u32::from(random.random_range(VECTORS));
+        channels.bus()?.write_bus(address, &vector.to_le_bytes())?;
+    }
+    Ok(strike.argument)
 }
 
 /// Lets a frozen CPU go on.

@@ -97,6 +97,20 @@ impl Functions {
         (address < *end).then_some(name)
     }
 
+    /// The first address of a function: of that name, or of the only one whose name ends so.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        let exact = self.ranges.iter().find(|(_, _, known)| known == name);
+        if let Some((start, _, _)) = exact {
+            return Some(*start);
+        }
+        let suffix = format!("::{name}");
+        let mut fitting = self.ranges.iter().filter(|it| it.2.ends_with(&suffix));
+        match (fitting.next(), fitting.next()) {
+            (Some((start, _, _)), None) => Some(*start),
+            _ => None,
+        }
+    }
+
     /// A text with names in place of the addresses of functions.
     pub fn explain(&self, text: &str) -> String {
         let explain = |word: &str| {
@@ -131,5 +145,16 @@ mod tests {
         let functions = Functions { ranges };
         let text = functions.explain("stack: 0x1f 0x20 0x28 0xzz 5");
         assert_eq!(text, "stack: one two 0x28 0xzz 5");
+    }
+
+    #[test]
+    fn functions_are_found_by_name_if_only_one_is_meant() {
+        let ranges = [(1, "a::x"), (2, "b::x"), (3, "b::y"), (4, "y")];
+        let ranges = ranges.map(|(at, name)| (at, at + 1, name.into())).to_vec();
+        let functions = Functions { ranges };
+        assert_eq!(functions.address("b::x"), Some(2));
+        assert_eq!(functions.address("y"), Some(4), "the whole name goes first");
+        assert_eq!(functions.address("x"), None, "two are called so");
+        assert_eq!(functions.address("z"), None);
     }
 }

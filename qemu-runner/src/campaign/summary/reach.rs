@@ -42,7 +42,7 @@ impl Reach {
     /// Of runs that injected faults.
     pub(super) fn of(faults: &[&Record], cells: usize) -> Self {
         let single = || {
-            let runs = faults.iter().filter(|run| run.resolved.second.is_none());
+            let runs = faults.iter().filter(|run| run.resolved.is_of_one_cell());
             let judged = runs.filter(|run| run.containment.is_valid());
             judged.filter_map(|run| Some((run.resolved.first.cell, run.measured.as_ref()?)))
         };
