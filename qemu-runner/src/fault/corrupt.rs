@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::host::Target;
-use super::objects::Objects;
+use super::objects::find;
 use super::place::{ImagePlace, in_window, ranges};
 use super::plan::Strike;
 use crate::error::{Error, Result};
@@ -67,7 +67,7 @@ fn object(
         return Ok(None);
     };
     let mut pick = |count| random.random_range(0..count);
-    let object = Objects::read(target.images)?.find(name, &mut pick)?;
+    let object = find(target.images, name, &mut pick)?;
     let place = ImagePlace::find(target, strike.cell)?;
     let physical = place.physical(object.address);
     let missing = || Error::Guest(format!("{name} does not lie in the image"));

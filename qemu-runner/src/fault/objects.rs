@@ -8,7 +8,9 @@
 //! # Not guaranteed
 //! That the compiler kept a static whole: what it split or left out is not found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use gimli::{
     AttributeValue, Dwarf, DwarfSections, EndianSlice, EvaluationResult, LittleEndian, Unit,
@@ -38,9 +40,29 @@ pub struct FoundObject {
     pub bytes: u64,
 }
 
+/// What was found, by file and name: to read the debug information takes long.
+static FOUND: Mutex<BTreeMap<(PathBuf, String), FoundObject>> = Mutex::new(BTreeMap::new());
+
+/// Finds an object of a kernel by name; `pick` chooses one of so many elements of an array.
+///
+/// # Errors
+/// [`Error::Guest`] with the names that there are instead.
+pub fn find(images: &Images, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
+    let key = (images.kernel.clone(), name.to_string());
+    let lock = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = lock().get(&key) {
+        return Ok(found.clone());
+    }
+    let found = Objects::read(images)?.find(name, pick)?;
+    if !name.contains("[*]") {
+        lock().insert(key, found.clone());
+    }
+    Ok(found)
+}
+
 /// The debug information of a kernel.
 #[derive(Debug)]
-pub struct Objects {
+struct Objects {
     sections: DwarfSections<Vec<u8>>,
 }
 
@@ -64,7 +86,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Guest`] if it has none.
-    pub fn read(images: &Images) -> Result<Self> {
+    fn read(images: &Images) -> Result<Self> {
         let path = debug_file(images);
         let data = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
         let bad = |error| Error::Guest(format!("{}: {error}", path.display()));
@@ -86,7 +108,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Guest`] with the names that there are instead.
-    pub fn find(&self, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
+    fn find(&self, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
         let view = View::new(&self.sections).map_err(|error| wrong(&error))?;
         view.find(name, pick)
     }

@@ -17,7 +17,7 @@ use object::{Object, ObjectSection};
 use rand::Rng;
 
 use super::host::Target;
-use super::objects::Objects;
+use super::objects::find;
 use super::plan::Area;
 use crate::error::{Context, Error, Result};
 use crate::guest::memory::GuestMemory;
@@ -150,9 +150,8 @@ fn sections(target: &Target<'_>, cell: usize, names: &[&str]) -> Result<Vec<Rang
 /// The heap of a cell, as its own bounds say.
 fn heap(target: &Target<'_>, cell: usize) -> Result<Range<u64>> {
     let place = ImagePlace::find(target, cell)?;
-    let objects = Objects::read(target.images)?;
     let bound = |field: &str| {
-        let object = objects.find(&format!("{HEAP}.{field}"), &mut |_| 0)?;
+        let object = find(target.images, &format!("{HEAP}.{field}"), &mut |_| 0)?;
         let at = place.physical(object.address).unwrap_or_default();
         let pointer = target.memory.read_u64(PhysicalAddress(at))?;
         Ok::<u64, Error>(pointer.wrapping_sub(WINDOW))
