@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
 
     /// Whether a fault that waits is due, by what came since the record `new`.
     fn is_due(&mut self, armed: &mut Armed, new: usize) -> Result<bool> {
-        let is_due = armed.look(Surroundings {
+        let is_due = armed.look(&mut Surroundings {
             session: &self.session,
             channels: &mut self.channels,
             fresh: &self.watch.records[new..],

@@ -75,7 +75,7 @@ impl Armed {
     ///
     /// # Errors
     /// [`Error::Channel`], [`Error::Host`].
-    pub(super) fn look(&mut self, around: Surroundings<'_>) -> Result<bool> {
+    pub(super) fn look(&mut self, around: &mut Surroundings<'_>) -> Result<bool> {
         if self.due.is_none() {
             let awaited = |record: &&Observed| {
                 matches!(self.trigger.cause, Cause::Event(event) if event == record.event)

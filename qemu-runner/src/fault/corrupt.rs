@@ -184,17 +184,15 @@ pub fn change_pointer(
     let region = target.machine.regions[strike.cell];
     let place = ImagePlace::find(target, strike.cell)?;
     let mut random = ChaCha8Rng::seed_from_u64(strike.seed);
-    let (address, old, name) = match object(target, strike, &mut random)? {
-        Some((address, _, name)) => {
-            let old = target.memory.read_u64(PhysicalAddress(address))?;
-            (address, old, format!("{name} at {address:#x}"))
-        }
-        None => {
-            let (_, pointers) = find_pointers(target.memory, region, place)?;
-            let missing = || Error::Guest(format!("no pointer found in cell {}", strike.cell));
-            let &(address, old) = pointers.choose(&mut random).ok_or_else(missing)?;
-            (address, old, format!("pointer at {address:#x}"))
-        }
+    let named = object(target, strike, &mut random)?;
+    let (address, old, name) = if let Some((address, _, name)) = named {
+        let old = target.memory.read_u64(PhysicalAddress(address))?;
+        (address, old, format!("{name} at {address:#x}"))
+    } else {
+        let (_, pointers) = find_pointers(target.memory, region, place)?;
+        let missing = || Error::Guest(format!("no pointer found in cell {}", strike.cell));
+        let &(address, old) = pointers.choose(&mut random).ok_or_else(missing)?;
+        (address, old, format!("pointer at {address:#x}"))
     };
     let own_address = match address.checked_sub(place.physical) {
         Some(offset) if offset < place.bytes => place.virtual_start + offset,

@@ -216,9 +216,8 @@ impl<'a> View<'a> {
                         path.push((depth, name));
                     }
                     gimli::DW_TAG_variable => {
-                        let address = self.address(unit, entry)?;
-                        let (of, name) =
-                            (type_of(number, unit, entry, self)?, self.name(unit, entry)?);
+                        let address = address(unit, entry)?;
+                        let (of, name) = (type_of(number, entry, self)?, self.name(unit, entry)?);
                         if let (Some(address), Some(of), Some(name)) = (address, of, name) {
                             let above = path.iter().map(|(_, name)| name.as_str());
                             let words: Vec<&str> = above.chain([name.as_str()]).collect();
@@ -242,32 +241,6 @@ impl<'a> View<'a> {
         };
         let text = self.dwarf.attr_string(unit, value)?;
         Ok(Some(text.to_string_lossy().into_owned()))
-    }
-
-    /// The address of a variable that lies at a fixed one.
-    fn address(&self, unit: &Unit<Slice<'a>>, entry: &Entry<'a, '_>) -> gimli::Result<Option<u64>> {
-        let Some(AttributeValue::Exprloc(expression)) = entry.attr_value(gimli::DW_AT_location)?
-        else {
-            return Ok(None);
-        };
-        let mut evaluation = expression.evaluation(unit.encoding());
-        let mut state = evaluation.evaluate()?;
-        if let EvaluationResult::RequiresRelocatedAddress(address) = state {
-            state = evaluation.resume_with_relocated_address(address)?;
-        }
-        if state != EvaluationResult::Complete {
-            return Ok(None);
-        }
-        let pieces = evaluation.result();
-        Ok(match pieces.as_slice() {
-            [
-                gimli::Piece {
-                    location: gimli::Location::Address { address },
-                    ..
-                },
-            ] => Some(*address),
-            _ => None,
-        })
     }
 
     /// One step from a type to a part of it.
@@ -350,7 +323,7 @@ impl<'a> View<'a> {
             let offset = entry.attr_value(gimli::DW_AT_data_member_location)?;
             let offset = offset.and_then(|value| value.udata_value()).unwrap_or(0);
             let name = self.name(unit, entry)?.unwrap_or_default();
-            if let Some(of) = type_of(of.unit, unit, entry, self)? {
+            if let Some(of) = type_of(of.unit, entry, self)? {
                 members.push(Member { name, offset, of });
             }
         }
@@ -364,7 +337,7 @@ impl<'a> View<'a> {
         if entry.tag() != gimli::DW_TAG_array_type {
             return Ok(None);
         }
-        let Some(element) = type_of(of.unit, unit, &entry, self)? else {
+        let Some(element) = type_of(of.unit, &entry, self)? else {
             return Ok(None);
         };
         let mut tree = unit.entries_tree(Some(of.offset))?;
@@ -392,10 +365,34 @@ impl<'a> View<'a> {
     }
 }
 
+/// The address of a variable that lies at a fixed one.
+fn address<'a>(unit: &Unit<Slice<'a>>, entry: &Entry<'a, '_>) -> gimli::Result<Option<u64>> {
+    let Some(AttributeValue::Exprloc(expression)) = entry.attr_value(gimli::DW_AT_location)? else {
+        return Ok(None);
+    };
+    let mut evaluation = expression.evaluation(unit.encoding());
+    let mut state = evaluation.evaluate()?;
+    if let EvaluationResult::RequiresRelocatedAddress(address) = state {
+        state = evaluation.resume_with_relocated_address(address)?;
+    }
+    if state != EvaluationResult::Complete {
+        return Ok(None);
+    }
+    let pieces = evaluation.result();
+    Ok(match pieces.as_slice() {
+        [
+            gimli::Piece {
+                location: gimli::Location::Address { address },
+                ..
+            },
+        ] => Some(*address),
+        _ => None,
+    })
+}
+
 /// The type that an entry names, which may lie in another unit.
 fn type_of<'a>(
     number: usize,
-    unit: &Unit<Slice<'a>>,
     entry: &Entry<'a, '_>,
     view: &View<'a>,
 ) -> gimli::Result<Option<TypeAt>> {
@@ -405,7 +402,6 @@ fn type_of<'a>(
             units.filter_map(|(unit, it)| Some((unit, at.to_unit_offset(&it.header)?)));
         places.next().map(|(unit, offset)| TypeAt { unit, offset })
     };
-    let _ = unit;
     Ok(match entry.attr_value(gimli::DW_AT_type)? {
         Some(AttributeValue::UnitRef(offset)) => Some(TypeAt {
             unit: number,

@@ -112,21 +112,25 @@ pub fn ranges(target: &Target<'_>, cell: usize, area: Area) -> Result<Ranges> {
     let found = match area {
         Area::Region => {
             let start = region.start.start().0;
-            vec![start..start + region.len() * PAGE_SIZE]
+            one(start..start + region.len() * PAGE_SIZE)
         }
         Area::Image => {
             let place = ImagePlace::find(target, cell)?;
-            vec![place.physical..place.physical + place.bytes]
+            one(place.physical..place.physical + place.bytes)
         }
         Area::Text => sections(target, cell, &[".text"])?,
         Area::Rodata => sections(target, cell, &[".rodata", ".data.rel.ro", ".got"])?,
         Area::Data => sections(target, cell, &[".data"])?,
         Area::Bss => sections(target, cell, &[".bss"])?,
-        Area::Heap => vec![heap(target, cell)?],
+        Area::Heap => one(heap(target, cell)?),
         Area::Stack => pages(&walk(target, cell)?.stacks),
         Area::PageTables => pages(&walk(target, cell)?.tables),
     };
     Ranges::new(found, area.name(), cell)
+}
+
+fn one(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
 }
 
 /// The physical ranges of sections of the image.
