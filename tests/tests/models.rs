@@ -1,5 +1,6 @@
-//! Registers, objects, parts of memory, clocks, interrupts and programs: what strikes them stays in
-//! their cell.
+//! Registers, objects, memory, clocks, interrupts and programs: what strikes them stays.
+//!
+//! Each model is injected into one cell of four, and nothing may speak against the run.
 
 use cell::fault::InnerFault;
 use qemu_runner::fault::catalogue::HostFault;
