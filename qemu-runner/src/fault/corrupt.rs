@@ -3,9 +3,9 @@
 //! # Not guaranteed
 //! Reading and writing back a byte is not one step: a store of the guest in between is lost. That
 //! is a fault too. A stuck bit is put back each time the runner looks, so the guest may see it
-//! right for a moment after it wrote it. A module that fails answers all ones once and can be written
-//! again, because QEMU has no memory that keeps failing; and code of it that QEMU has translated
-//! runs on until the machine check, as if from a cache.
+//! right for a moment after it wrote it. A module that fails answers all ones once and can be
+//! written again, because QEMU has no memory that keeps failing; and code of it that QEMU has
+//! translated runs on until the machine check, as if from a cache.
 
 use std::collections::HashMap;
 
