@@ -134,8 +134,8 @@ pub struct InjectArguments {
     /// For everything that is drawn at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// For faults of memory: where they strike: image, region, text, rodata, data, bss, heap, stack,
-    /// page_tables.
+    /// For faults of memory, where they strike: image, region, text, rodata, data, bss, heap,
+    /// stack, page_tables.
     #[arg(long, default_value = "image", value_name = "AREA")]
     pub area: Area,
     /// For faults of memory: a static of the kernel and fields of it, such as

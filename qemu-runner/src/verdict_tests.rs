@@ -284,7 +284,7 @@ fn a_fault_is_done_when_its_own_cell_says_so_after_the_first() {
 fn a_second_death_needs_a_second_fault() {
     let died_again = || {
         let mut run = good_run();
-        let joined = record(150, Source::Monitor, Event::Joined, [1, 2]);
+        let joined = record(200, Source::Monitor, Event::Joined, [1, 2]);
         let expelled = record(400, Source::Monitor, Event::Expelled, [1, 2]);
         run.records.extend([joined, expelled]);
         run.injected[0].fault = Fault::Inner(InnerFault::Panic);

@@ -2,9 +2,9 @@
 //!
 //! The host orders it (`rpc.drop`, `rpc.duplicate`, `rpc.corrupt`, `rpc.delay`, `rpc.reorder`), to
 //! see whether the other cells notice: to which cells, for which operation, and which of those
-//! messages ([`Attributes`]). It is done at the sending side, after the sequence number was drawn and the
-//! message was sealed, so that the receivers meet exactly what a faulty sender or a faulty memory
-//! would show them.
+//! messages ([`Attributes`]). It is done at the sending side, after the sequence number was drawn
+//! and the message was sealed, so that the receivers meet exactly what a faulty sender or a faulty
+//! memory would show them.
 //!
 //! # Invariants
 //! 1. Each outgoing message is treated in one way only, the first of [`WAYS`] that strikes it.

@@ -300,7 +300,7 @@ const REFUSED: &[(&str, &str, usize, &str, &str)] = &[
         "geometric = 0.2",
         "geometric = 2.0",
         41,
-        "times",
+        "geometric",
         "a share above 0",
     ),
     (

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::fault::channels::Channels;
-use crate::fault::objects::Objects;
+use crate::fault::objects::find;
 use crate::fault::plan::{Cause, Strike, Trigger};
 use crate::fault::trigger::{Progress, Seen};
 use crate::guest::cells::load;
@@ -139,7 +139,7 @@ impl Armed {
 /// Where CPUs are to be stopped for a cause.
 fn point(cause: &Cause, session: &Session) -> Result<Option<Point>> {
     let object = |name: &str| {
-        let object = Objects::read(&session.images)?.find(name, &mut |_| 0)?;
+        let object = find(&session.images, name, &mut |_| 0)?;
         Ok::<_, Error>((object.address, object.bytes))
     };
     Ok(match cause {

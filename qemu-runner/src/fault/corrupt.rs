@@ -2,10 +2,10 @@
 //!
 //! # Not guaranteed
 //! Reading and writing back a byte is not one step: a store of the guest in between is lost. That
-//! is a fault too. A stuck bit is put back each time the runner looks, so the guest may see it right
-//! for a moment after it wrote it. A module that fails answers all ones once and can be written
-//! again, because QEMU has no memory that keeps failing; and code of it that QEMU has translated
-//! runs on until the machine check, as if from a cache.
+//! is a fault too. A stuck bit is put back each time the runner looks, so the guest may see it
+//! right for a moment after it wrote it. A module that fails answers all ones once and can be
+//! written again, because QEMU has no memory that keeps failing; and code of it that QEMU has
+//! translated runs on until the machine check, as if from a cache.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::host::Target;
-use super::objects::Objects;
+use super::objects::find;
 use super::place::{ImagePlace, in_window, ranges};
 use super::plan::Strike;
 use crate::error::{Error, Result};
@@ -67,7 +67,7 @@ fn object(
         return Ok(None);
     };
     let mut pick = |count| random.random_range(0..count);
-    let object = Objects::read(target.images)?.find(name, &mut pick)?;
+    let object = find(target.images, name, &mut pick)?;
     let place = ImagePlace::find(target, strike.cell)?;
     let physical = place.physical(object.address);
     let missing = || Error::Guest(format!("{name} does not lie in the image"));

@@ -8,7 +8,9 @@
 //! # Not guaranteed
 //! That the compiler kept a static whole: what it split or left out is not found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use gimli::{
     AttributeValue, Dwarf, DwarfSections, EndianSlice, EvaluationResult, LittleEndian, Unit,
@@ -38,9 +40,29 @@ pub struct FoundObject {
     pub bytes: u64,
 }
 
+/// What was found, by file and name: to read the debug information takes long.
+static FOUND: Mutex<BTreeMap<(PathBuf, String), FoundObject>> = Mutex::new(BTreeMap::new());
+
+/// Finds an object of a kernel by name; `pick` chooses one of so many elements of an array.
+///
+/// # Errors
+/// [`Error::Guest`] with the names that there are instead.
+pub fn find(images: &Images, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
+    let key = (images.kernel.clone(), name.to_string());
+    let lock = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = lock().get(&key) {
+        return Ok(found.clone());
+    }
+    let found = Objects::read(images)?.find(name, pick)?;
+    if !name.contains("[*]") {
+        lock().insert(key, found.clone());
+    }
+    Ok(found)
+}
+
 /// The debug information of a kernel.
 #[derive(Debug)]
-pub struct Objects {
+struct Objects {
     sections: DwarfSections<Vec<u8>>,
 }
 
@@ -64,7 +86,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Guest`] if it has none.
-    pub fn read(images: &Images) -> Result<Self> {
+    fn read(images: &Images) -> Result<Self> {
         let path = debug_file(images);
         let data = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
         let bad = |error| Error::Guest(format!("{}: {error}", path.display()));
@@ -86,7 +108,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Guest`] with the names that there are instead.
-    pub fn find(&self, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
+    fn find(&self, name: &str, pick: &mut dyn FnMut(u64) -> u64) -> Result<FoundObject> {
         let view = View::new(&self.sections).map_err(|error| wrong(&error))?;
         view.find(name, pick)
     }
@@ -194,9 +216,8 @@ impl<'a> View<'a> {
                         path.push((depth, name));
                     }
                     gimli::DW_TAG_variable => {
-                        let address = fixed_address(unit, entry)?;
-                        let (of, name) =
-                            (type_of(number, unit, entry, self)?, self.name(unit, entry)?);
+                        let address = address(unit, entry)?;
+                        let (of, name) = (type_of(number, entry, self)?, self.name(unit, entry)?);
                         if let (Some(address), Some(of), Some(name)) = (address, of, name) {
                             let above = path.iter().map(|(_, name)| name.as_str());
                             let words: Vec<&str> = above.chain([name.as_str()]).collect();
@@ -302,7 +323,7 @@ impl<'a> View<'a> {
             let offset = entry.attr_value(gimli::DW_AT_data_member_location)?;
             let offset = offset.and_then(|value| value.udata_value()).unwrap_or(0);
             let name = self.name(unit, entry)?.unwrap_or_default();
-            if let Some(of) = type_of(of.unit, unit, entry, self)? {
+            if let Some(of) = type_of(of.unit, entry, self)? {
                 members.push(Member { name, offset, of });
             }
         }
@@ -316,7 +337,7 @@ impl<'a> View<'a> {
         if entry.tag() != gimli::DW_TAG_array_type {
             return Ok(None);
         }
-        let Some(element) = type_of(of.unit, unit, &entry, self)? else {
+        let Some(element) = type_of(of.unit, &entry, self)? else {
             return Ok(None);
         };
         let mut tree = unit.entries_tree(Some(of.offset))?;
@@ -345,9 +366,8 @@ impl<'a> View<'a> {
 }
 
 /// The address of a variable that lies at a fixed one.
-fn fixed_address(unit: &Unit<Slice<'_>>, entry: &Entry<'_, '_>) -> gimli::Result<Option<u64>> {
-    let Some(AttributeValue::Exprloc(expression)) = entry.attr_value(gimli::DW_AT_location)?
-    else {
+fn address<'a>(unit: &Unit<Slice<'a>>, entry: &Entry<'a, '_>) -> gimli::Result<Option<u64>> {
+    let Some(AttributeValue::Exprloc(expression)) = entry.attr_value(gimli::DW_AT_location)? else {
         return Ok(None);
     };
     let mut evaluation = expression.evaluation(unit.encoding());
@@ -373,7 +393,6 @@ fn fixed_address(unit: &Unit<Slice<'_>>, entry: &Entry<'_, '_>) -> gimli::Result
 /// The type that an entry names, which may lie in another unit.
 fn type_of<'a>(
     number: usize,
-    unit: &Unit<Slice<'a>>,
     entry: &Entry<'a, '_>,
     view: &View<'a>,
 ) -> gimli::Result<Option<TypeAt>> {
@@ -383,7 +402,6 @@ fn type_of<'a>(
             units.filter_map(|(unit, it)| Some((unit, at.to_unit_offset(&it.header)?)));
         places.next().map(|(unit, offset)| TypeAt { unit, offset })
     };
-    let _ = unit;
     Ok(match entry.attr_value(gimli::DW_AT_type)? {
         Some(AttributeValue::UnitRef(offset)) => Some(TypeAt {
             unit: number,

@@ -17,7 +17,7 @@ use object::{Object, ObjectSection};
 use rand::Rng;
 
 use super::host::Target;
-use super::objects::Objects;
+use super::objects::find;
 use super::plan::Area;
 use crate::error::{Context, Error, Result};
 use crate::guest::memory::GuestMemory;
@@ -112,21 +112,25 @@ pub fn ranges(target: &Target<'_>, cell: usize, area: Area) -> Result<Ranges> {
     let found = match area {
         Area::Region => {
             let start = region.start.start().0;
-            Vec::from([Range { start, end: start + region.len() * PAGE_SIZE }])
+            one(start..start + region.len() * PAGE_SIZE)
         }
         Area::Image => {
             let place = ImagePlace::find(target, cell)?;
-            Vec::from([Range { start: place.physical, end: place.physical + place.bytes }])
+            one(place.physical..place.physical + place.bytes)
         }
         Area::Text => sections(target, cell, &[".text"])?,
         Area::Rodata => sections(target, cell, &[".rodata", ".data.rel.ro", ".got"])?,
         Area::Data => sections(target, cell, &[".data"])?,
         Area::Bss => sections(target, cell, &[".bss"])?,
-        Area::Heap => vec![heap(target, cell)?],
+        Area::Heap => one(heap(target, cell)?),
         Area::Stack => pages(&walk(target, cell)?.stacks),
         Area::PageTables => pages(&walk(target, cell)?.tables),
     };
     Ranges::new(found, area.name(), cell)
+}
+
+fn one(range: Range<u64>) -> Vec<Range<u64>> {
+    std::iter::once(range).collect()
 }
 
 /// The physical ranges of sections of the image.
@@ -150,9 +154,8 @@ fn sections(target: &Target<'_>, cell: usize, names: &[&str]) -> Result<Vec<Rang
 /// The heap of a cell, as its own bounds say.
 fn heap(target: &Target<'_>, cell: usize) -> Result<Range<u64>> {
     let place = ImagePlace::find(target, cell)?;
-    let objects = Objects::read(target.images)?;
     let bound = |field: &str| {
-        let object = objects.find(&format!("{HEAP}.{field}"), &mut |_| 0)?;
+        let object = find(target.images, &format!("{HEAP}.{field}"), &mut |_| 0)?;
         let at = place.physical(object.address).unwrap_or_default();
         let pointer = target.memory.read_u64(PhysicalAddress(at))?;
         Ok::<u64, Error>(pointer.wrapping_sub(WINDOW))

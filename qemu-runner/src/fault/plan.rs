@@ -16,7 +16,9 @@ use crate::observation::matters;
 
 /// A closed list of names: what they mean, and how they are written everywhere.
 macro_rules! names {
-    ($(#[$meta:meta])+ $name:ident, $what:literal { $($(#[$doc:meta])+ $label:ident = $text:literal,)+ }) => {
+    ($(#[$meta:meta])+ $name:ident, $what:literal {
+        $($(#[$doc:meta])+ $label:ident = $text:literal,)+
+    }) => {
         $(#[$meta])+
         #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
         #[serde(rename_all = "snake_case")]

@@ -1,5 +1,7 @@
 //! Faults of registers, injected from outside by the gdb stub.
 
+use std::time::Duration;
+
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,6 +15,8 @@ use crate::qemu::gdb::registers::Register;
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// How often a CPU is stopped until it is found in its kernel.
 const TRIES_MAX: u32 = 200;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether a register belongs to a class.
 fn belongs(register: &Register, class: Registers) -> bool {
@@ -84,6 +88,7 @@ pub fn flip_bit(gdb: &mut Gdb, cpu: u8, who: &str, strike: &Strike) -> Result<St
             let what = format!("bit {bit} of {name} of {who}: {old} becomes {shown}{kept}");
             return Ok(what);
         }
+        std::thread::sleep(PAUSE);
     }
     Err(Error::Guest(format!("{who} was never found in its kernel")))
 }
