@@ -17,6 +17,7 @@ use crate::address::{Frame, FrameRange, PhysicalAddress};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
 use crate::membership::{Membership, WITNESS_SPAN};
+use crate::standstill::Standstill;
 use crate::time::{Clock, Instant};
 use crate::trace::TraceRing;
 
@@ -27,7 +28,7 @@ pub const SYMBOL: &str = "HIVE_MACHINE";
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HIVEMACH");
 
 /// Raised whenever a layout in this crate changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How the firewall is enforced.
 #[repr(u32)]
@@ -413,6 +414,8 @@ pub struct MachineRecord {
     pub cells: [CellEntry; CELLS_MAX],
     /// The CPUs.
     pub cpus: [CpuEntry; CPUS_MAX],
+    /// When the machine stands still for the runner.
+    pub standstill: Standstill,
     /// Votes, seals and the live set.
     pub membership: Membership,
     /// What the monitor saw.
@@ -508,6 +511,7 @@ impl MachineRecord {
             booted_at: AtomicU64::new(0),
             cells: [const { CellEntry::new() }; CELLS_MAX],
             cpus: [const { CpuEntry::new() }; CPUS_MAX],
+            standstill: Standstill::new(),
             membership: Membership::new(),
             trace: TraceRing::new(),
         }

@@ -9,7 +9,7 @@ use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddre
 
 use super::denials::{self, Denial, Judgement};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life, reach};
+use super::{fence, life, reach, standstill};
 use crate::hypercall::{
     BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE,
 };
@@ -66,6 +66,7 @@ pub enum After {
 
 /// Answers one request of the cell that runs on `cpu`.
 pub fn answer(monitor: &Monitor, cpu: &PerCpu, request: Request) -> After {
+    standstill::observe(monitor, cpu);
     monitor
         .machine
         .cpu(cpu.id)
