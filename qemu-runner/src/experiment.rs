@@ -4,8 +4,10 @@
 //! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the
 //!    machine's.
 //! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
+//! 3. In the deterministic mode host time decides nothing: the runner looks and acts while the
+//!    machine stands still, and the run ends there.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cell::fault::InnerFault;
 use cell::trace::Event;
@@ -23,8 +25,11 @@ use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
+use crate::pace::{Moment, Pace};
+use crate::qemu::command::Mode;
 use crate::qemu::process::Launch;
-use crate::session::{Session, system_down};
+use crate::qemu::standstill::Orders;
+use crate::session::{Passed, Session, system_down};
 use crate::watch::{Detail, Watch, snapshot};
 
 mod settled;
@@ -52,7 +57,14 @@ pub fn run(
 ) -> Result<Observation> {
     let (session, qmp) = Session::boot(launch, progress)?;
     let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
-    let channels = Channels::connect(&session.qemu, qmp, strikes)?;
+    let channels = match launch.mode {
+        Mode::Realtime => Channels::connect(&session.qemu, qmp, strikes)?,
+        Mode::Deterministic => {
+            let memory = session.qemu.memory().handle()?;
+            let orders = Orders::new(memory, session.machine.clone());
+            Channels::deterministic(qmp, orders)
+        }
+    };
     let watch = Watch::new(&session.machine, detail);
     let mut run = Run::new(session, channels, watch, plan)?;
     run.work(progress)?;
@@ -75,13 +87,13 @@ struct Run<'a> {
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
-    /// When the last fault or thaw was, on the host.
-    acted: Instant,
+    /// When the last fault or thaw was.
+    acted: Moment,
     /// CPUs that go on later.
-    thaws: Vec<(Instant, Frozen)>,
+    thaws: Vec<(Moment, Frozen)>,
     /// The second fault: not yet armed or struck, and when it is due once its event was seen.
     second: Option<(Strike, Trigger)>,
-    due: Option<Instant>,
+    due: Option<Moment>,
     /// The second fault: asked of its cell, which has not done it yet.
     asked: Option<(Injected, Option<Trigger>)>,
     settled: Settled,
@@ -90,6 +102,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
+        let now = session.pace.now();
         Ok(Self {
             works: before.iter().any(|cell| cell.account.workers > 0),
             session,
@@ -99,9 +112,9 @@ impl<'a> Run<'a> {
             injected: Vec::new(),
             control_from: None,
             notes: Vec::new(),
-            settled: Settled::new(&before, Instant::now()),
+            settled: Settled::new(&before, now),
             before,
-            acted: Instant::now(),
+            acted: now,
             thaws: Vec::new(),
             second: None,
             due: None,
@@ -111,8 +124,8 @@ impl<'a> Run<'a> {
 
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        let memory = self.session.qemu.memory();
-        let new = self.watch.look(memory, &self.session.machine)?;
+        let (memory, now) = (self.session.qemu.memory(), self.session.pace.now());
+        let new = self.watch.look(memory, &self.session.machine, now)?;
         self.confirm(new);
         Ok(new)
     }
@@ -136,11 +149,22 @@ impl<'a> Run<'a> {
 
     /// Lets the cells work until the first fault.
     fn work(&mut self, progress: &mut Progress) -> Result<()> {
-        let until = Instant::now() + self.plan.at;
-        while Instant::now() < until {
+        let until = self.now() + self.plan.at;
+        while self.now() < until {
             progress.step("the cells work");
             self.look()?;
-            std::thread::sleep(LOOK);
+            let span = LOOK.min(until.since(self.now()));
+            match self.session.pass(&mut self.channels.qmp, span)? {
+                Passed::Span => {}
+                Passed::Down(how) => {
+                    return Err(Error::Guest(format!("down before the fault: {how}")));
+                }
+                Passed::Silence => {
+                    return Err(Error::Guest(
+                        "no CPU works any more, before the fault".into(),
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -167,7 +191,7 @@ impl<'a> Run<'a> {
     /// Looks at the cells just before a fault.
     fn begin(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
-        self.settled = Settled::new(&self.before, Instant::now());
+        self.settled = Settled::new(&self.before, self.now());
         Ok(())
     }
 
@@ -181,8 +205,8 @@ impl<'a> Run<'a> {
             )?;
         }
         if plan.kind != Kind::Fault {
-            self.control_from = Some(self.watch.now());
-            self.acted = Instant::now();
+            self.control_from = Some(self.time());
+            self.acted = self.now();
             return Ok(());
         }
         self.second.clone_from(&plan.second);
@@ -198,14 +222,14 @@ impl<'a> Run<'a> {
 
     fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
-        let at = self.watch.now();
+        let at = self.time();
         let target = self.session.target();
         let done = inject(&target, &mut self.channels, strike, trigger)?;
         // A request in memory stops nothing.
         if let Fault::Host(_) = strike.fault {
             self.watch.forget_clock();
         }
-        self.acted = Instant::now();
+        self.acted = self.now();
         if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
             self.thaws.push((self.acted + after, frozen));
         }
@@ -220,14 +244,14 @@ impl<'a> Run<'a> {
 
     /// Carries out what is due: a thaw, or the second fault.
     fn act(&mut self, new: usize) -> Result<()> {
-        let now = Instant::now();
+        let now = self.now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
             let (_, frozen) = self.thaws.remove(position);
-            let at = self.watch.now();
+            let at = self.time();
             let text = thaw(&mut self.channels, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
-            self.acted = Instant::now();
+            self.acted = self.now();
         }
         let start = self.injected.first().map_or(0, |injected| injected.at);
         if let Some((_, trigger)) = &self.second
@@ -253,7 +277,7 @@ impl<'a> Run<'a> {
 
     /// Follows the machine until everything has settled, or the bound.
     fn follow(&mut self, progress: &mut Progress) -> Result<End> {
-        let begun = Instant::now();
+        let begun = self.now();
         let mut checked = begun;
         loop {
             let new = self.look()?;
@@ -267,9 +291,10 @@ impl<'a> Run<'a> {
             {
                 self.settled.restart();
             }
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                let tenths = begun.elapsed().as_millis() / 100;
+            let now = self.now();
+            if now.since(checked) >= CHECK {
+                checked = now;
+                let tenths = now.since(begun).as_millis() / 100;
                 progress.step(&format!(
                     "{}.{} s since the fault",
                     tenths / 10,
@@ -279,23 +304,51 @@ impl<'a> Run<'a> {
                     return Ok(end);
                 }
             }
-            let sharp = self.second.is_some() || self.watch.now() == 0;
-            std::thread::sleep(if sharp { LOOK_SHARP } else { LOOK });
+            let span = self.until_next_look();
+            match self.session.pass(&mut self.channels.qmp, span)? {
+                Passed::Span => {}
+                Passed::Down(how) => return Ok(End::SystemDown(how)),
+                Passed::Silence => return Ok(End::Silence),
+            }
         }
     }
 
-    fn ended(&mut self, begun: Instant) -> Result<Option<End>> {
+    /// How long nobody needs to look.
+    fn until_next_look(&self) -> Duration {
+        let sharp = self.second.is_some() || self.time() == 0;
+        let span = if sharp { LOOK_SHARP } else { LOOK };
+        let now = self.now();
+        let thaws = self.thaws.iter().map(|&(due, _)| due);
+        let actions = thaws.chain(self.due).map(|due| due.since(now));
+        // What is overdue is done at the next look; a span of nothing would be none.
+        let actions = actions.filter(|span| !span.is_zero());
+        actions.fold(span, Duration::min)
+    }
+
+    /// The moment of the run.
+    fn now(&self) -> Moment {
+        self.session.pace.now()
+    }
+
+    /// The guest's time, in nanoseconds.
+    fn time(&self) -> u64 {
+        let exact = self.session.pace.guest_time();
+        exact.unwrap_or_else(|| self.watch.now())
+    }
+
+    fn ended(&mut self, begun: Moment) -> Result<Option<End>> {
         if let Some(how) = system_down(&mut self.session.qemu, &mut self.channels.qmp)? {
             return Ok(Some(End::SystemDown(how)));
         }
-        if begun.elapsed() >= self.plan.bound {
+        let now = self.now();
+        if now.since(begun) >= self.plan.bound {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        if !self.settled.holds(&cells, Instant::now()) || !self.thaws.is_empty() {
+        if !self.settled.holds(&cells, now) || !self.thaws.is_empty() {
             return Ok(None);
         }
-        let patient = self.acted.elapsed() < PATIENCE;
+        let patient = now.since(self.acted) < PATIENCE;
         let open = self.second.is_some() || self.asked.is_some();
         if self.due.is_some() && self.second.is_some() || open && patient {
             return Ok(None);
@@ -342,8 +395,15 @@ impl<'a> Run<'a> {
         self.watch
             .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
         let after = snapshot(&self.session)?;
-        let progressing = self.settled.progressing(&after, Instant::now());
+        let progressing = self.settled.progressing(&after, self.now());
+        let ram_sha256 = match (&self.session.pace, &end) {
+            (Pace::Deterministic(_), End::Settled | End::Quiet | End::Bound) => {
+                Some(self.session.qemu.memory().sha256()?)
+            }
+            _ => None,
+        };
         let (not_triggered, not_carried_out) = self.missed();
+        let ended_at = self.time();
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
@@ -355,7 +415,7 @@ impl<'a> Run<'a> {
             boot_time: self.session.boot_time,
             injected: self.injected,
             control_from: self.control_from,
-            ended_at: self.watch.now(),
+            ended_at,
             notes: self.notes,
             not_triggered,
             not_carried_out,
@@ -368,6 +428,7 @@ impl<'a> Run<'a> {
             epitaphs,
             live_set,
             works: self.works,
+            ram_sha256,
             end,
         })
     }

@@ -68,6 +68,8 @@ pub enum End {
     Bound,
     /// The machine went down.
     SystemDown(String),
+    /// No CPU comes to where it could stand still any more, in the deterministic mode.
+    Silence,
 }
 
 /// What was seen of one run.
@@ -105,6 +107,9 @@ pub struct Observation {
     pub live_set: CellSet,
     /// Whether the cells have workers.
     pub works: bool,
+    /// The SHA-256 of all memory at the end, in the deterministic mode; `None` if the machine did
+    /// not stand still then.
+    pub ram_sha256: Option<String>,
     /// How it ended.
     pub end: End,
 }

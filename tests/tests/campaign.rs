@@ -6,7 +6,7 @@ use qemu_runner::campaign::directory::{self, Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
 use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::report;
-use qemu_runner::campaign::run::{Job, Realtime};
+use qemu_runner::campaign::run::{Job, Machines};
 use qemu_runner::campaign::summary::Summary;
 use qemu_runner::commands::Setup;
 use qemu_runner::error::Ending;
@@ -42,7 +42,7 @@ fn a_campaign_is_run_and_reported() {
         only: None,
         stop_on: None,
     };
-    let mut engine = Realtime { launch };
+    let mut engine = Machines { launch };
     job.carry_out(&mut engine, &mut journal, &mut Progress::silent())
         .expect("the runs can be carried out");
     let finished = directory::read(path.path()).expect("the campaign can be read back");

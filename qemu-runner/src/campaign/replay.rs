@@ -14,7 +14,7 @@ use crate::latency::Latencies;
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
 use crate::qemu::command::Serial;
-use crate::qemu::process::Keep;
+use crate::qemu::process::{Keep, Launch};
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 
@@ -50,7 +50,10 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         Keep::Nothing
     };
     let machine = campaign.machine.get_ref().machine();
-    let launch = prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?;
+    let launch = Launch {
+        mode: campaign.header.mode,
+        ..prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?
+    };
     let detail = match trace {
         Some(_) => Detail::All,
         None => Detail::Events,

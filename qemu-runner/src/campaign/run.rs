@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::arguments::{RunArguments, StopOn};
 use super::directory::{Beginning, Journal, Manifest};
-use super::file::{Campaign, Mode};
+use super::file::Campaign;
 use super::outcome::{Containment, PauseLimit};
 use super::record::Record;
 use super::resolve::Resolved;
@@ -40,14 +40,14 @@ pub trait Engine {
     fn carry_out(&mut self, run: &Resolved, progress: &mut Progress) -> Result<Observation>;
 }
 
-/// One QEMU for each run, all CPUs at once.
+/// One QEMU for each run.
 #[derive(Debug)]
-pub struct Realtime {
+pub struct Machines {
     /// What to start.
     pub launch: Launch,
 }
 
-impl Engine for Realtime {
+impl Engine for Machines {
     fn carry_out(&mut self, run: &Resolved, progress: &mut Progress) -> Result<Observation> {
         experiment::run(&self.launch, &run.plan(), Detail::Events, progress)
     }
@@ -150,13 +150,16 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     }
     let mut progress = Progress::new();
     let machine = campaign.machine.get_ref().machine();
-    let launch = prepare(
-        machine,
-        &arguments.images,
-        Serial::Log,
-        Keep::Nothing,
-        &mut progress,
-    )?;
+    let launch = Launch {
+        mode: campaign.header.mode,
+        ..prepare(
+            machine,
+            &arguments.images,
+            Serial::Log,
+            Keep::Nothing,
+            &mut progress,
+        )?
+    };
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;
     let (path, beginning) = match (&arguments.resume, &arguments.out) {
@@ -172,9 +175,7 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
         only,
         stop_on: arguments.stop_on,
     };
-    let mut engine = match campaign.header.mode {
-        Mode::Realtime => Realtime { launch },
-    };
+    let mut engine = Machines { launch };
     let started = Instant::now();
     let ended = job.carry_out(&mut engine, &mut journal, &mut progress);
     drop(progress);

@@ -8,6 +8,7 @@ use cell::trace::Event;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Expectation, Fault, HostFault};
+use super::channels::is_deterministic;
 use crate::error::{Error, Result};
 
 /// Where a memory fault strikes.
@@ -197,6 +198,23 @@ impl Plan {
                     "there is no cell {cell}: the last is cell {last}"
                 )))
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses faults that cannot strike in the deterministic mode.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_deterministic(&self) -> Result<()> {
+        match self
+            .strikes()
+            .find(|strike| !is_deterministic(strike.fault))
+        {
+            Some(strike) => Err(Error::Usage(format!(
+                "{} strikes at a time of the host's; it cannot be deterministic",
+                strike.fault
+            ))),
             None => Ok(()),
         }
     }
