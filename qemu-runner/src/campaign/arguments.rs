@@ -47,6 +47,10 @@ pub struct RunArguments {
     /// Carry out runs of this fault only, controls among them.
     #[arg(long, value_name = "ID")]
     pub only: Option<String>,
+    /// How many runs at a time, 0 for one per CPU of the host. If not said: 1 in real time, 0 in
+    /// the deterministic mode.
+    #[arg(long, value_name = "COUNT")]
+    pub jobs: Option<usize>,
     /// Stop early.
     #[arg(long, value_name = "WHAT")]
     pub stop_on: Option<StopOn>,

@@ -34,6 +34,9 @@ pub struct Record {
     pub measured: Option<Measured>,
     /// Why the run could not be carried out.
     pub infra: Option<String>,
+    /// The SHA-256 of all memory at the end, in the deterministic mode.
+    #[serde(default)]
+    pub ram_sha256: Option<String>,
     /// Host time of the whole run, in milliseconds.
     pub wall_ms: f64,
 }
@@ -87,6 +90,7 @@ impl Record {
             violations: verdict.violations.iter().map(broken).collect(),
             measured: Some(Measured::of(run, &verdict, latencies)),
             infra: None,
+            ram_sha256: run.ram_sha256.clone(),
             wall_ms: milliseconds(wall),
         }
     }
@@ -101,6 +105,7 @@ impl Record {
             violations: Vec::new(),
             measured: None,
             infra: Some(error.to_string()),
+            ram_sha256: None,
             wall_ms: milliseconds(wall),
         }
     }

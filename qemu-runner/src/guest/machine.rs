@@ -126,7 +126,7 @@ impl MachineView {
     pub fn cpu_of_apic(&self, memory: &GuestMemory, apic_id: u32) -> Result<Option<usize>> {
         for number in 0..self.cpus {
             let cpu = self.cpu(memory, number)?;
-            if u32::from(cpu.apic_id) == apic_id && cpu.state != CpuState::Absent {
+            if u32::from(cpu.apic_id) == apic_id {
                 return Ok(Some(number));
             }
         }
