@@ -4,9 +4,9 @@ use std::fs;
 
 use qemu_runner::campaign::directory::{self, Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
+use qemu_runner::campaign::jobs::Job;
 use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::report;
-use qemu_runner::campaign::jobs::Job;
 use qemu_runner::campaign::run::Machines;
 use qemu_runner::campaign::summary::Summary;
 use qemu_runner::commands::Setup;

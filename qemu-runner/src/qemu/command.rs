@@ -214,6 +214,11 @@ pub fn arguments(
         add("gdb", socket("gdb"));
     }
     words.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
+    if mode == Mode::Deterministic {
+        // Nothing runs until QMP is connected, which has QEMU look at its clocks at a time of the
+        // host's.
+        words.push("-S".into());
+    }
     words.into_iter().map(OsString::from).collect()
 }
 

@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use cell::machine;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::command::{Afterwards, Machine, Mode, Serial, arguments};
@@ -121,7 +122,10 @@ impl Qemu {
             standstills,
         };
         let qmp = qemu.await_socket("qmp").and_then(|()| qemu.qmp());
-        let qmp = qmp.map_err(|error| qemu.explain(error))?;
+        let mut qmp = qmp.map_err(|error| qemu.explain(error))?;
+        if launch.mode == Mode::Deterministic {
+            qmp.execute("cont", &json!({}))?;
+        }
         qemu.directory.forget_memory();
         Ok((qemu, qmp))
     }
