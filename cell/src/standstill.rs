@@ -40,11 +40,13 @@ pub struct Order {
 
 impl Order {
     #[cfg(not(loom))]
-    const NONE: Self = Self {
-        address: AtomicU64::new(0),
-        value: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-    };
+    const fn none() -> Self {
+        Self {
+            address: AtomicU64::new(0),
+            value: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
 }
 
 /// When the machine stands still next, and what is ordered.
@@ -75,7 +77,7 @@ impl Standstill {
             at: AtomicU64::new(0),
             orders_count: AtomicU64::new(0),
             frozen: [const { AtomicU64::new(0) }; FROZEN_WORDS],
-            orders: [const { Order::NONE }; ORDERS_MAX],
+            orders: [const { Order::none() }; ORDERS_MAX],
         }
     }
 

@@ -9,8 +9,10 @@
 
 use std::time::Duration;
 
+use cell::CellId;
 use cell::fault::InnerFault;
 use cell::trace::Event;
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
@@ -18,6 +20,7 @@ use crate::fault::channels::Channels;
 use crate::fault::host::{Frozen, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
+use crate::guest::integrity::{self, Spoilt};
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
@@ -44,6 +47,8 @@ const LOOK_SHARP: Duration = Duration::from_micros(200);
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two looks at the state of the cells and of QEMU.
 const CHECK: Duration = Duration::from_millis(10);
+/// So far from a fault that no standstill comes before the machine is stopped for a debugger.
+const FAR: Duration = Duration::from_hours(1);
 
 /// Boots a machine, carries out a plan, and follows it to its end.
 ///
@@ -55,25 +60,24 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    let (session, qmp) = Session::boot(launch, progress)?;
-    let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
-    let channels = match launch.mode {
-        Mode::Realtime => Channels::connect(&session.qemu, qmp, strikes)?,
-        Mode::Deterministic => {
-            let memory = session.qemu.memory().handle()?;
-            let orders = Orders::new(memory, session.machine.clone());
-            Channels::deterministic(qmp, orders)
-        }
-    };
-    let watch = Watch::new(&session.machine, detail);
-    let mut run = Run::new(session, channels, watch, plan)?;
-    run.work(progress)?;
-    for number in 0..plan.rehearsals {
-        run.rehearse(number as usize, progress)?;
-    }
-    run.strike_first()?;
+    let mut run = Run::begin(launch, plan, detail, progress)?;
     let end = run.follow(progress)?;
     run.finish(end)
+}
+
+/// Carries out a plan up to its first fault and stops the machine there, for a debugger.
+///
+/// # Errors
+/// See [`run`].
+pub fn stop_at_fault(launch: &Launch, plan: &Plan, progress: &mut Progress) -> Result<Session> {
+    let mut run = Run::begin(launch, plan, Detail::Events, progress)?;
+    if let Pace::Deterministic(standstills) = &mut run.session.pace {
+        // QEMU answers nobody during a standstill; what is ordered is done first of all.
+        standstills.go_on(run.session.qemu.memory(), FAR)?;
+    }
+    run.channels.qmp.execute("stop", &json!({}))?;
+    // The channel to QEMU's debugger is the user's from here on.
+    Ok(run.session)
 }
 
 /// A run in progress.
@@ -100,6 +104,33 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Boots, lets the cells work, and injects the first fault.
+    fn begin(
+        launch: &Launch,
+        plan: &'a Plan,
+        detail: Detail,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        let (session, qmp) = Session::boot(launch, progress)?;
+        let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
+        let channels = match launch.mode {
+            Mode::Realtime => Channels::connect(&session.qemu, qmp, strikes)?,
+            Mode::Deterministic => {
+                let memory = session.qemu.memory().handle()?;
+                let orders = Orders::new(memory, session.machine.clone());
+                Channels::deterministic(qmp, orders)
+            }
+        };
+        let watch = Watch::new(&session.machine, detail);
+        let mut run = Self::new(session, channels, watch, plan)?;
+        run.work(progress)?;
+        for number in 0..plan.rehearsals {
+            run.rehearse(number as usize, progress)?;
+        }
+        run.strike_first()?;
+        Ok(run)
+    }
+
     fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
         let now = session.pace.now();
@@ -174,7 +205,7 @@ impl<'a> Run<'a> {
         let cells = self.session.machine.cells();
         let others = cells.saturating_sub(1).max(1);
         let victim = (self.plan.first.cell + 1 + number % others) % cells;
-        self.begin()?;
+        self.look_around()?;
         let panic = Strike::new(Fault::Inner(InnerFault::Panic), victim);
         let struck = self.strike(&panic, None)?;
         self.injected.push(struck);
@@ -189,7 +220,7 @@ impl<'a> Run<'a> {
     }
 
     /// Looks at the cells just before a fault.
-    fn begin(&mut self) -> Result<()> {
+    fn look_around(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
         self.settled = Settled::new(&self.before, self.now());
         Ok(())
@@ -197,7 +228,7 @@ impl<'a> Run<'a> {
 
     fn strike_first(&mut self) -> Result<()> {
         let plan = self.plan;
-        self.begin()?;
+        self.look_around()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(
                 self.session.qemu.memory(),
@@ -390,6 +421,26 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whose code or constants were changed, of the cells that live on and that no fault was
+    /// injected into. Whoever came back has a new image.
+    fn spoilt(&self, after: &[CellSnapshot]) -> Result<Vec<Spoilt>> {
+        let is_target = |cell: usize| self.plan.strikes().any(|strike| strike.cell == cell);
+        let pairs = self.before.iter().zip(after).enumerate();
+        let survivors = pairs
+            .filter(|(cell, (before, now))| {
+                before.incarnation == now.incarnation && !is_target(*cell)
+            })
+            .filter_map(|(cell, _)| CellId::new(cell))
+            .collect();
+        let memory = self.session.qemu.memory();
+        integrity::check(
+            memory,
+            &self.session.machine,
+            &self.session.images,
+            survivors,
+        )
+    }
+
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
@@ -402,6 +453,7 @@ impl<'a> Run<'a> {
             }
             _ => None,
         };
+        let spoilt = self.spoilt(&after)?;
         let (not_triggered, not_carried_out) = self.missed();
         let ended_at = self.time();
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
@@ -428,6 +480,7 @@ impl<'a> Run<'a> {
             epitaphs,
             live_set,
             works: self.works,
+            spoilt,
             ram_sha256,
             end,
         })

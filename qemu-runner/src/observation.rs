@@ -9,6 +9,7 @@ use cell::{CellSet, id::CellId};
 use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
+use crate::guest::integrity::Spoilt;
 use crate::guest::trace::{Observed, Source};
 
 /// Something that the runner did to the machine.
@@ -107,6 +108,8 @@ pub struct Observation {
     pub live_set: CellSet,
     /// Whether the cells have workers.
     pub works: bool,
+    /// Whose code or constants are not what they were, of those that no fault was injected into.
+    pub spoilt: Vec<Spoilt>,
     /// The SHA-256 of all memory at the end, in the deterministic mode; `None` if the machine did
     /// not stand still then.
     pub ram_sha256: Option<String>,

@@ -115,6 +115,15 @@ pub enum Violation {
         /// The epoch.
         epoch: u64,
     },
+    /// Code or constants were changed of somebody that no fault was injected into.
+    ForeignWrite {
+        /// Whose: a cell's, or the monitor's.
+        cell: Option<usize>,
+        /// How many bytes.
+        bytes: u64,
+        /// The physical address of the first.
+        first: u64,
+    },
     /// The second fault never struck.
     NotTriggered,
     /// A cell did not do the fault to itself that it was asked for.
@@ -136,6 +145,8 @@ pub enum Invariant {
     NobodyElseDies,
     /// No survivor takes wrong bytes for right ones.
     NoWrongBytes,
+    /// Nobody's code and constants change.
+    NoForeignWrites,
     /// Survivors decide alike.
     OneLiveSet,
     /// No work vanishes, and none is lost with the living.
@@ -152,10 +163,11 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MachineStaysUp,
         Self::NobodyElseDies,
         Self::NoWrongBytes,
+        Self::NoForeignWrites,
         Self::OneLiveSet,
         Self::WorkIsAccountedFor,
         Self::SurvivorsGoOn,
@@ -170,6 +182,7 @@ impl Invariant {
             Self::MachineStaysUp => "the machine stays up",
             Self::NobodyElseDies => "nobody else dies",
             Self::NoWrongBytes => "no survivor takes wrong bytes",
+            Self::NoForeignWrites => "no foreign code or constants change",
             Self::OneLiveSet => "survivors decide alike",
             Self::WorkIsAccountedFor => "no work vanishes",
             Self::SurvivorsGoOn => "the survivors go on",
@@ -233,6 +246,12 @@ impl Verdict {
         deaths(run, &mut violations);
         work(run, &mut violations);
         decisions(run, &mut violations);
+        let spoilt = run.spoilt.iter();
+        violations.extend(spoilt.map(|spoilt| Violation::ForeignWrite {
+            cell: spoilt.cell,
+            bytes: spoilt.bytes,
+            first: spoilt.first.0,
+        }));
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
@@ -265,6 +284,7 @@ impl Violation {
                 | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
+                | Self::ForeignWrite { .. }
         )
     }
 
@@ -274,6 +294,7 @@ impl Violation {
             Self::SystemDown { .. } => Invariant::MachineStaysUp,
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
+            Self::ForeignWrite { .. } => Invariant::NoForeignWrites,
             Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
@@ -299,6 +320,7 @@ impl Violation {
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            Self::ForeignWrite { cell, .. } => *cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -321,6 +343,10 @@ impl Violation {
     pub fn text(&self) -> String {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
+            Self::ForeignWrite { cell, bytes, first } => {
+                let whose = cell.map_or("the monitor's".into(), |cell| format!("cell {cell}'s"));
+                format!("{bytes} bytes of {whose} code or constants changed, from {first:#x} on")
+            }
             Self::BystanderDied { cell } => {
                 format!("cell {cell} died, though nothing was injected there")
             }

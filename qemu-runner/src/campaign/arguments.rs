@@ -92,6 +92,9 @@ pub struct ReplayArguments {
     /// Write a trace file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Stop at the first fault, and say how gdb is attached; Ctrl-C ends the machine.
+    #[arg(long, conflicts_with = "trace")]
+    pub gdb: bool,
     /// Keep the directory of the run, with the serial log and the guest's memory.
     #[arg(long)]
     pub keep: bool,

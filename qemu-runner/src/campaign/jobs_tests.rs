@@ -17,12 +17,15 @@ struct Fake {
     escapes_at: Option<u32>,
 }
 
-const FAKE: Fake = Fake {
-    carried_out: Mutex::new(Vec::new()),
-    interrupt_at: None,
-    dead_at: Vec::new(),
-    escapes_at: None,
-};
+/// Carries out everything well.
+fn fake() -> Fake {
+    Fake {
+        carried_out: Mutex::default(),
+        interrupt_at: None,
+        dead_at: Vec::new(),
+        escapes_at: None,
+    }
+}
 
 impl Engine for Fake {
     fn carry_out(&self, run: &Resolved, _: &mut Progress) -> Result<Observation> {
@@ -82,12 +85,12 @@ fn an_interrupted_campaign_goes_on_where_it_stopped() {
     let bench = Bench::new();
     let engine = Fake {
         interrupt_at: Some(4),
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert!(matches!(ended, Err(Error::Interrupted)));
     assert_eq!(journal.records.len(), 4);
-    let engine = FAKE;
+    let engine = fake();
     let (ended, journal) = bench.run(&engine, Beginning::Resumed, None);
     ended.unwrap();
     assert_eq!(*engine.carried_out.lock().unwrap(), [4, 5, 6, 7, 8, 9]);
@@ -99,7 +102,7 @@ fn a_dead_qemu_costs_its_run_only() {
     let bench = Bench::new();
     let engine = Fake {
         dead_at: vec![3],
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     ended.unwrap();
@@ -118,7 +121,7 @@ fn a_host_on_which_nothing_works_ends_the_campaign() {
     let bench = Bench::new();
     let engine = Fake {
         dead_at: (0..10).collect(),
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert_eq!(ended.unwrap_err().exit_code(), 3);
@@ -130,7 +133,7 @@ fn an_escape_can_end_the_campaign_and_is_reported() {
     let bench = Bench::new();
     let engine = Fake {
         escapes_at: Some(5),
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, Some(StopOn::Violation));
     ended.unwrap();
@@ -151,7 +154,7 @@ fn an_escape_can_end_the_campaign_and_is_reported() {
 #[test]
 fn a_report_never_says_all_or_nothing_without_a_bound() {
     let bench = Bench::new();
-    let (_, journal) = bench.run(&FAKE, Beginning::New, None);
+    let (_, journal) = bench.run(&fake(), Beginning::New, None);
     let summary = Summary::of(&manifest(), journal.records.values());
     let text = report::text(&summary, journal.path());
     assert!(
@@ -169,7 +172,7 @@ fn a_campaign_that_has_hardly_begun_is_reported_too() {
     let bench = Bench::new();
     let engine = Fake {
         interrupt_at: Some(1),
-        ..FAKE
+        ..fake()
     };
     let (_, journal) = bench.run(&engine, Beginning::New, None);
     assert_eq!(journal.records.len(), 1);
@@ -190,7 +193,7 @@ fn several_at_a_time_finish_the_same_runs() {
     };
     let engine = Fake {
         dead_at: vec![3],
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     ended.unwrap();
@@ -208,7 +211,7 @@ fn an_interrupt_ends_all_that_run_and_keeps_what_is_finished() {
     };
     let engine = Fake {
         interrupt_at: Some(2),
-        ..FAKE
+        ..fake()
     };
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert!(matches!(ended, Err(Error::Interrupted)));
@@ -217,7 +220,7 @@ fn an_interrupt_ends_all_that_run_and_keeps_what_is_finished() {
         engine.carried_out.lock().unwrap().len()
     );
     assert!(!journal.records.contains_key(&2));
-    let (ended, journal) = bench.run(&FAKE, Beginning::Resumed, None);
+    let (ended, journal) = bench.run(&fake(), Beginning::Resumed, None);
     ended.unwrap();
     assert_eq!(journal.records.len(), 10);
 }

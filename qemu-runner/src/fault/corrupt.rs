@@ -34,9 +34,9 @@ const CANDIDATES_MAX: usize = 1 << 20;
 
 /// A cell's copy of the kernel image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct ImagePlace {
-    physical: u64,
-    virtual_start: u64,
+pub(crate) struct ImagePlace {
+    pub(crate) physical: u64,
+    pub(crate) virtual_start: u64,
     bytes: u64,
 }
 
@@ -103,7 +103,7 @@ pub fn change_pointer(
 }
 
 /// Looks for the pages of the image's first segment, which no kernel changes.
-fn find_image(
+pub(crate) fn find_image(
     memory: &GuestMemory,
     region: FrameRange,
     segments: &[Segment],

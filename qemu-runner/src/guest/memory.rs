@@ -79,11 +79,8 @@ impl GuestMemory {
                 }
             }
         }
-        Ok(hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        let hex = |byte: &u8| format!("{byte:02x}");
+        Ok(hash.finalize().iter().map(hex).collect())
     }
 
     /// Bytes of memory.
