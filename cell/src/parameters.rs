@@ -103,7 +103,7 @@ impl Parameters {
         ("seed", "a number: seed of the workload"),
         (
             "standstill",
-            "0 to 1000000000: microseconds until the machine first waits for the runner; 0 for never",
+            "0 to 1000000000: microseconds until the machine first waits for the runner; 0: never",
         ),
     ];
 

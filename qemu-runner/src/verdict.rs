@@ -12,6 +12,7 @@ use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
+use crate::guest::integrity::Spoilt;
 use crate::guest::trace::Source;
 use crate::observation::{CellSnapshot, End, Observation};
 
@@ -116,14 +117,7 @@ pub enum Violation {
         epoch: u64,
     },
     /// Code or constants were changed of somebody that no fault was injected into.
-    ForeignWrite {
-        /// Whose: a cell's, or the monitor's.
-        cell: Option<usize>,
-        /// How many bytes.
-        bytes: u64,
-        /// The physical address of the first.
-        first: u64,
-    },
+    ForeignWrite(Spoilt),
     /// The second fault never struck.
     NotTriggered,
     /// A cell did not do the fault to itself that it was asked for.
@@ -246,12 +240,7 @@ impl Verdict {
         deaths(run, &mut violations);
         work(run, &mut violations);
         decisions(run, &mut violations);
-        let spoilt = run.spoilt.iter();
-        violations.extend(spoilt.map(|spoilt| Violation::ForeignWrite {
-            cell: spoilt.cell,
-            bytes: spoilt.bytes,
-            first: spoilt.first.0,
-        }));
+        violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
@@ -284,7 +273,7 @@ impl Violation {
                 | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
-                | Self::ForeignWrite { .. }
+                | Self::ForeignWrite(_)
         )
     }
 
@@ -294,7 +283,7 @@ impl Violation {
             Self::SystemDown { .. } => Invariant::MachineStaysUp,
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
-            Self::ForeignWrite { .. } => Invariant::NoForeignWrites,
+            Self::ForeignWrite(_) => Invariant::NoForeignWrites,
             Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
@@ -320,7 +309,7 @@ impl Violation {
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
-            Self::ForeignWrite { cell, .. } => *cell,
+            Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -343,10 +332,7 @@ impl Violation {
     pub fn text(&self) -> String {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
-            Self::ForeignWrite { cell, bytes, first } => {
-                let whose = cell.map_or("the monitor's".into(), |cell| format!("cell {cell}'s"));
-                format!("{bytes} bytes of {whose} code or constants changed, from {first:#x} on")
-            }
+            Self::ForeignWrite(spoilt) => spoilt.text(),
             Self::BystanderDied { cell } => {
                 format!("cell {cell} died, though nothing was injected there")
             }

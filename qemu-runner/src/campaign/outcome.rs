@@ -183,9 +183,7 @@ fn label(
                 (true, true) => return None,
             }
         }
-        Violation::LostWithTheLiving { .. } | Violation::ForeignWrite { .. } => {
-            Containment::Propagated
-        }
+        Violation::LostWithTheLiving { .. } | Violation::ForeignWrite(_) => Containment::Propagated,
         Violation::LiveSetsDiffer { .. } => Containment::SplitView,
         Violation::Unnoticed { .. } if noticed => Containment::RecoveryFailed,
         Violation::Unnoticed { .. } => Containment::Missed,

@@ -24,7 +24,8 @@ use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
 const RUNS: u32 = 100;
-/// The share of runs that could not be carried out, in percent, from which on a campaign shows nothing.
+/// The share of runs that could not be carried out, in percent, from which on a campaign shows
+/// nothing.
 const INFRA_PERCENT_MAX: usize = 10;
 
 /// One QEMU for each run.

@@ -12,6 +12,7 @@
 use std::path::Path;
 
 use cell::{CellSet, PhysicalAddress};
+use serde::Serialize;
 
 use super::memory::GuestMemory;
 use super::symbols::{Segment, constants, segments};
@@ -21,14 +22,23 @@ use crate::guest::machine::MachineView;
 use crate::images::Images;
 
 /// Bytes of somebody's code or constants that are not what they were.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
 pub struct Spoilt {
     /// Whose: a cell's, or the monitor's.
     pub cell: Option<usize>,
     /// How many.
     pub bytes: u64,
-    /// The first of them.
-    pub first: PhysicalAddress,
+    /// The physical address of the first.
+    pub first: u64,
+}
+
+impl Spoilt {
+    /// As a sentence.
+    pub fn text(&self) -> String {
+        let Self { cell, bytes, first } = self;
+        let whose = cell.map_or_else(|| "the monitor's".into(), |cell| format!("cell {cell}'s"));
+        format!("{bytes} bytes of {whose} code or constants changed, from {first:#x} on")
+    }
 }
 
 /// Compares the monitor, and the kernels of `cells`, with their images.
@@ -80,7 +90,7 @@ impl Difference {
         Spoilt {
             cell,
             bytes: self.bytes,
-            first: PhysicalAddress(self.first),
+            first: self.first,
         }
     }
 }
