@@ -131,6 +131,36 @@ fn option_value(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
+/// The boot parameters, with what the mode asks for.
+fn boot_line(machine: &Machine, mode: Mode) -> String {
+    let line = machine.boot_line();
+    match mode {
+        Mode::Realtime => line,
+        Mode::Deterministic => format!("{line} standstill={FIRST_STANDSTILL}"),
+    }
+}
+
+/// Time by instructions counted, and the ports at which the machine stands still.
+fn counted_time(directory: &Path) -> Vec<(&'static str, String)> {
+    let shift = format!("shift={INSTRUCTION_SHIFT},sleep=off");
+    let clock = "base=2000-01-01,clock=vm".to_string();
+    let mut options = vec![("icount", shift), ("rtc", clock)];
+    for (number, port) in PORTS.into_iter().enumerate() {
+        let [still, gate] = pipe_names(number).map(|name| option_value(&directory.join(name)));
+        options.extend([
+            (
+                "chardev",
+                format!("file,id=port{number},path={still},logfile={gate},logappend=on"),
+            ),
+            (
+                "device",
+                format!("isa-debugcon,iobase={port:#x},chardev=port{number}"),
+            ),
+        ]);
+    }
+    options
+}
+
 /// QEMU's arguments. `directory`, in which QEMU must be started, holds the images, the sockets and
 /// the logs; `ram` backs the guest's memory.
 ///
@@ -177,27 +207,12 @@ pub fn arguments(
     add("object", format!("{backend},share=on"));
     add("kernel", "hive-monitor".into());
     add("initrd", "hive-kernel".into());
-    match mode {
-        Mode::Realtime => add("append", machine.boot_line()),
-        Mode::Deterministic => {
-            let line = machine.boot_line();
-            add("append", format!("{line} standstill={FIRST_STANDSTILL}"));
-            let shift = format!("shift={INSTRUCTION_SHIFT},sleep=off");
-            add("icount", shift);
-            add("rtc", "base=2000-01-01,clock=vm".into());
-            for (number, port) in PORTS.into_iter().enumerate() {
-                let [still, gate] =
-                    pipe_names(number).map(|name| option_value(&directory.join(name)));
-                add(
-                    "chardev",
-                    format!("file,id=port{number},path={still},logfile={gate},logappend=on"),
-                );
-                add(
-                    "device",
-                    format!("isa-debugcon,iobase={port:#x},chardev=port{number}"),
-                );
-            }
-        }
+    add("append", boot_line(machine, mode));
+    if mode == Mode::Deterministic {
+        let options = counted_time(directory);
+        options
+            .into_iter()
+            .for_each(|(option, value)| add(option, value));
     }
     add("display", "none".into());
     add("serial", serial);
