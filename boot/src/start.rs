@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use cell::address::PAGE_SIZE;
 use cell::machine::{self, CellState, MachineRecord};
 use cell::parameters::{Firewall, Parameters};
+use cell::standing::Arrival;
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Frame, FrameRange, PhysicalAddress, partition};
 use firewall::machine::paging::PagingBackEnd;
 use firewall::machine::svm;
@@ -115,7 +116,7 @@ pub fn other_cpu(apic_id: u8) -> ! {
         ))
     });
     match found {
-        Some((monitor, cpu)) => life::live(monitor, cpu),
+        Some((monitor, cpu)) => life::live(monitor, cpu, Arrival::Reset),
         None => firewall::machine::cpu::halt_forever(),
     }
 }
@@ -138,7 +139,7 @@ fn run(monitor: &'static Monitor) -> ! {
         ));
     }
     machine.booted_at.store(monitor.now().0, Ordering::SeqCst);
-    life::live(monitor, &monitor.cpus[0])
+    life::live(monitor, &monitor.cpus[0], Arrival::Reset)
 }
 
 /// Why this machine is not divided.

@@ -43,7 +43,7 @@ faults! {
     StackOverflow = 5, "sw.stack_overflow";
     /// The cell's clock runs `argument` times too fast.
     FastClock = 6, "sw.fast_clock";
-    /// The cell accuses healthy cells, again and again.
+    /// The cell accuses healthy cells `argument` times.
     CryWolf = 7, "sw.cry_wolf";
     /// The next `argument` outgoing messages are dropped.
     RpcDrop = 10, "rpc.drop";
@@ -65,7 +65,7 @@ impl InnerFault {
         match self {
             Self::WildWrite => 256,
             Self::FastClock => 4,
-            Self::IpiStorm => 64,
+            Self::IpiStorm | Self::CryWolf => 64,
             Self::RpcDrop | Self::RpcDuplicate | Self::RpcCorrupt | Self::RpcDelay => 8,
             _ => 0,
         }

@@ -12,6 +12,7 @@
 //! | [`parameters`] | the boot parameters, parsed once for the monitor and for the runner |
 //! | [`partition`] | the arithmetic that divides CPUs and frames among cells |
 //! | [`machine`] | the monitor's record of all cells, read by every cell and by the runner |
+//! | [`standing`] | where a CPU is, and who may restart it |
 //! | [`membership`] | votes and seals: the one live set of each epoch |
 //! | [`public`] | the public area of a cell: what the others read |
 //! | [`handover`] | what the monitor tells a cell kernel at entry |
@@ -34,6 +35,7 @@ pub mod membership;
 pub mod parameters;
 pub mod partition;
 pub mod public;
+pub mod standing;
 pub mod standstill;
 pub mod time;
 pub mod trace;

@@ -17,6 +17,7 @@ use crate::address::{Frame, FrameRange, PhysicalAddress};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
 use crate::membership::{Membership, WITNESS_SPAN};
+use crate::standing::Standing;
 use crate::standstill::Standstill;
 use crate::time::{Clock, Instant};
 use crate::trace::TraceRing;
@@ -265,29 +266,6 @@ impl Default for CellEntry {
     }
 }
 
-/// Where a CPU is.
-#[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CpuState {
-    /// It never started.
-    Absent = 0,
-    /// In the monitor, waiting to be given to a life of its cell.
-    Parked = 1,
-    /// It runs the cell kernel.
-    Running = 2,
-}
-
-impl CpuState {
-    /// Decodes a stored state; anything unknown reads as absent.
-    pub const fn from_raw(raw: u32) -> Self {
-        match raw {
-            1 => Self::Parked,
-            2 => Self::Running,
-            _ => Self::Absent,
-        }
-    }
-}
-
 /// One CPU, as the monitor sees it.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -296,10 +274,8 @@ pub struct CpuEntry {
     pub cell: AtomicU32,
     /// Its local APIC's identifier.
     pub apic_id: AtomicU32,
-    /// A [`CpuState`].
-    pub state: AtomicU32,
-    /// The life of the cell that it runs, or last ran.
-    pub incarnation: AtomicU32,
+    /// Where the CPU is, and the life of its cell that it runs, or last ran.
+    pub standing: Standing,
     /// Kicks (NMIs that ask it to enter the monitor) sent to it.
     pub kicks: AtomicU64,
     /// The value of `kicks` when it last was in the monitor: equal means that it holds no older
@@ -325,8 +301,7 @@ impl CpuEntry {
         Self {
             cell: AtomicU32::new(0),
             apic_id: AtomicU32::new(0),
-            state: AtomicU32::new(0),
-            incarnation: AtomicU32::new(0),
+            standing: Standing::new(),
             kicks: AtomicU64::new(0),
             kicks_seen: AtomicU64::new(0),
             exits: AtomicU64::new(0),
@@ -367,11 +342,6 @@ impl CpuEntry {
         self.accused_clock.load(Ordering::SeqCst) == clock
             || self.accused_hypercalls.load(Ordering::SeqCst)
                 == self.hypercalls.load(Ordering::SeqCst)
-    }
-
-    /// Where the CPU is.
-    pub fn state(&self) -> CpuState {
-        CpuState::from_raw(self.state.load(Ordering::Acquire))
     }
 }
 

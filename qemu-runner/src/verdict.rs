@@ -13,8 +13,9 @@ use userland::account::{Account, OperationCounts};
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
 use crate::guest::integrity::Spoilt;
-use crate::guest::trace::Source;
 use crate::observation::{CellSnapshot, End, Observation};
+
+pub mod agreement;
 
 /// How a run came out.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -118,6 +119,11 @@ pub enum Violation {
     },
     /// Code or constants were changed of somebody that no fault was injected into.
     ForeignWrite(Spoilt),
+    /// A survivor ended with another live set than the true one.
+    LiveSetUntrue {
+        /// The survivor.
+        cell: usize,
+    },
     /// The second fault never struck.
     NotTriggered,
     /// A cell did not do the fault to itself that it was asked for.
@@ -239,7 +245,7 @@ impl Verdict {
         }
         deaths(run, &mut violations);
         work(run, &mut violations);
-        decisions(run, &mut violations);
+        violations.extend(agreement::violations(run));
         violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
@@ -274,6 +280,7 @@ impl Violation {
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
                 | Self::ForeignWrite(_)
+                | Self::LiveSetUntrue { .. }
         )
     }
 
@@ -284,7 +291,7 @@ impl Violation {
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
             Self::ForeignWrite(_) => Invariant::NoForeignWrites,
-            Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
+            Self::LiveSetsDiffer { .. } | Self::LiveSetUntrue { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
             }
@@ -308,6 +315,7 @@ impl Violation {
             | Self::Unnoticed { cell }
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
+            | Self::LiveSetUntrue { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
             Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
@@ -369,6 +377,9 @@ impl Violation {
             Self::NotReintegrated { cell } => format!("cell {cell} was not taken back"),
             Self::LiveSetsDiffer { epoch } => {
                 format!("the survivors decided differently in epoch {epoch}")
+            }
+            Self::LiveSetUntrue { cell } => {
+                format!("cell {cell} ended with a live set that was not the true one")
             }
             Self::NotTriggered => "the second fault's event never happened".into(),
             Self::NotCarriedOut { cell, fault } => {
@@ -502,27 +513,6 @@ fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation>
         Found::Restarted { .. } | Found::Paused { .. } => return None,
     };
     (!targets.contains(cell)).then_some(violation)
-}
-
-/// Survivors that decided the same epoch must have decided the same.
-fn decisions(run: &Observation, violations: &mut Vec<Violation>) {
-    let survivors = run.survivors();
-    let decided: Vec<[u64; 2]> = run
-        .since_start()
-        .filter(|record| record.event == Event::Decided)
-        .filter(|record| match record.source {
-            Source::Cell(cell) => CellId::new(cell).is_some_and(|id| survivors.contains(id)),
-            _ => false,
-        })
-        .map(|record| record.arguments)
-        .collect();
-    for (position, [epoch, live]) in decided.iter().enumerate() {
-        let differs = |other: &[u64; 2]| other[0] == *epoch && other[1] != *live;
-        if decided[..position].iter().any(differs) {
-            violations.push(Violation::LiveSetsDiffer { epoch: *epoch });
-        }
-    }
-    violations.dedup();
 }
 
 fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::guest::trace::Observed;
+use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
 use crate::observation::{CellSnapshot, Injected, Missed, carried_out};
 use cell::fault::InnerFault;
@@ -71,6 +71,7 @@ pub(crate) fn good_run() -> Observation {
             [1, 0b101],
         ));
         records.push(record(115 + delay, source, Event::Resume, [1, 0]));
+        records.push(record(145 + delay, source, Event::Decided, [2, 0b111]));
         records.push(record(150 + delay, source, Event::Reintegrated, [1, 2]));
     }
     records.sort_by_key(|record| record.at);
@@ -222,10 +223,32 @@ fn survivors_must_decide_alike() {
 }
 
 #[test]
-fn a_dead_cell_must_come_back() {
+fn survivors_must_end_with_the_true_live_set() {
     let mut run = good_run();
+    let of_2 = |one: &Observed| one.source == Source::Cell(2) && one.arguments == [2, 0b111];
+    run.records.retain(|record| !of_2(record));
+    assert_eq!(
+        Verdict::of(&run).violations,
+        [Violation::LiveSetUntrue { cell: 2 }]
+    );
+    run.records_lost = 1;
+    assert_eq!(Verdict::of(&run).violations, [], "it may be among the lost");
+    run.records_lost = 0;
+    run.end = End::Bound;
+    assert_eq!(Verdict::of(&run).violations, [], "it may be on its way");
+}
+
+/// Cell 1 stays out.
+pub(crate) fn stays_out(run: &mut Observation) {
     run.after[1].state = CellState::Expelled;
     run.after[1].serves = false;
+    run.records.retain(|record| record.arguments != [2, 0b111]);
+}
+
+#[test]
+fn a_dead_cell_must_come_back() {
+    let mut run = good_run();
+    stays_out(&mut run);
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.violations, [Violation::NotReintegrated { cell: 1 }]);
     assert_eq!(verdict.outcome, Outcome::DetectedNotRecovered);

@@ -9,9 +9,11 @@ use std::fs::{self, File};
 use std::sync::OnceLock;
 
 use cell::fault::InnerFault;
+use cell::trace::Event;
 use qemu_runner::experiment;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Plan, Strike};
+use qemu_runner::guest::trace::Source;
 use qemu_runner::images::{self, BuildOptions, Images};
 use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
@@ -128,6 +130,20 @@ impl Outcome {
             self.verdict.held,
             "{:#?}\n{}",
             self.verdict,
+            timeline::text(&timeline::lines(&self.run))
+        );
+    }
+
+    /// Asserts that the fault made `cell` trace `event`, so that a run in which nothing happened
+    /// does not pass for one that held.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn assert_cell_traced(&self, cell: usize, event: Event) {
+        let mut records = self.run.since_start();
+        assert!(
+            records.any(|it| it.event == event && it.source == Source::Cell(cell)),
+            "cell {cell} traced no {event:?}\n{}",
             timeline::text(&timeline::lines(&self.run))
         );
     }

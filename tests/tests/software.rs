@@ -1,6 +1,7 @@
 //! A kernel that goes wrong stops itself, or is stopped, and no other.
 
 use cell::fault::InnerFault;
+use cell::trace::Event;
 use tests::harness::{inject, inner};
 
 #[test]
@@ -43,5 +44,7 @@ fn a_fast_clock_convinces_nobody() {
 
 #[test]
 fn a_cell_that_cries_wolf_expels_no_healthy_one() {
-    inject(inner(InnerFault::CryWolf, 3)).assert_held();
+    let outcome = inject(inner(InnerFault::CryWolf, 3));
+    outcome.assert_held();
+    outcome.assert_cell_traced(3, Event::Hint);
 }

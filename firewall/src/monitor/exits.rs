@@ -10,7 +10,6 @@
 
 use core::sync::atomic::Ordering;
 
-use cell::Incarnation;
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
 
@@ -98,12 +97,7 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
 
 /// Whether the life that the CPU runs may still go on.
 fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
-    let life = monitor
-        .machine
-        .cpu(cpu.id)
-        .incarnation
-        .load(Ordering::SeqCst);
-    life::is_alive(monitor, cpu, Incarnation(life))
+    life::is_alive(monitor, cpu, monitor.machine.cpu(cpu.id).standing.life())
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {

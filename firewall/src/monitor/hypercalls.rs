@@ -2,8 +2,9 @@
 
 use core::sync::atomic::Ordering;
 
-use cell::machine::{CellState, CpuState, EvidenceKind};
+use cell::machine::{CellState, EvidenceKind};
 use cell::membership::VoteError;
+use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddress};
 
@@ -164,7 +165,7 @@ fn wake(monitor: &Monitor, cpu: &PerCpu, index: u64) -> Reply {
     let Some(target) = monitor.cpus_of(cpu.cell).nth(index as usize) else {
         return Status::BadArgument.into();
     };
-    if monitor.machine.cpu(target.id).state() != CpuState::Running {
+    if monitor.machine.cpu(target.id).standing.state() != CpuState::Running {
         return Status::Busy.into();
     }
     lapic::send(target.apic_id, Command::Fixed(VECTOR_WAKE));
@@ -181,7 +182,8 @@ fn doorbell(monitor: &Monitor, cpu: &PerCpu, cell: CellId) -> Reply {
     if !may_ring(monitor, cpu) {
         return Status::Busy.into();
     }
-    let running = |target: &&PerCpu| monitor.machine.cpu(target.id).state() == CpuState::Running;
+    let state = |target: &PerCpu| monitor.machine.cpu(target.id).standing.state();
+    let running = |target: &&PerCpu| state(target) == CpuState::Running;
     match monitor.cpus_of(cell).find(running) {
         Some(target) => {
             lapic::send(target.apic_id, Command::Fixed(VECTOR_DOORBELL));

@@ -24,6 +24,9 @@ pub enum CampaignCommand {
 pub struct CheckArguments {
     /// The campaign file.
     pub file: PathBuf,
+    /// Draw what a run does, as a state graph, into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub states: Option<PathBuf>,
 }
 
 /// Arguments of `campaign run`.

@@ -5,16 +5,18 @@ use toml::Spanned;
 
 use super::arguments::CheckArguments;
 use super::file::{Campaign, Class, StrikeKeys};
-use super::statistics::{runs_for_half_width, runs_for_zero_bound};
-use crate::error::{Ending, Result};
+use super::states::{Graph, Outline, Path};
+use super::statistics::{LOOKS, runs_for_half_width, runs_for_zero_bound};
+use crate::error::{Context, Ending, Result};
 use crate::output::{Format, print_json, print_text, push_line, table};
 use crate::units::float;
 
 /// What a run takes beside the work before its fault, in seconds of the host: the boot, the first
-/// work, recovery, and the time in which nothing more may happen.
-const OVERHEAD_SECONDS: f64 = 4.0;
+/// work, recovery, and the time in which nothing more may happen. An idle host takes less, a busy
+/// one more.
+const OVERHEAD_SECONDS: f64 = 2.0;
 /// What a recovery before the fault takes beside the work after it, in seconds of the host.
-const REHEARSAL_SECONDS: f64 = 1.5;
+const REHEARSAL_SECONDS: f64 = 1.0;
 
 /// A campaign that was checked.
 #[derive(Debug, Serialize)]
@@ -32,6 +34,9 @@ pub struct Checked {
     runs_for_zero_bound: u64,
     seconds_per_run: f64,
     runs_in_file: Option<u32>,
+    /// Numbers of faults at which to look, and the runs that they take.
+    looks: Vec<(u64, u64)>,
+    states: Graph,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,15 +104,15 @@ impl Checked {
         let half_width = campaign.header.precision.half_width.0;
         let runs_per_class = runs_for_half_width(half_width);
         let in_all = |share: f64| whole(float(runs_per_class) / share);
+        let checked = |class| checked(class, total);
+        let classes: Vec<CheckedClass> = campaign.classes.iter().map(checked).collect();
         Self {
+            looks: LOOKS.map(|look| (look, whole(float(look) / faults))).into(),
+            states: Graph::of(&outline(campaign, &classes)),
             schema: "hive-campaign-check/1",
             name: campaign.name().into(),
             purpose: campaign.header.purpose.clone(),
-            classes: campaign
-                .classes
-                .iter()
-                .map(|class| checked(class, total))
-                .collect(),
+            classes,
             golden_share: controls.golden.0,
             null_share: controls.null.0,
             half_width,
@@ -145,6 +150,7 @@ impl Checked {
             self.null_share * 100.0
         ));
         line(format_args!("{}", self.needs()));
+        line(format_args!("{}", self.states.text().trim_end()));
         text
     }
 
@@ -170,10 +176,31 @@ impl Checked {
             format!("at most {width:.1} % escapes shown, if none is seen and all have an effect"),
             self.runs_for_zero_bound,
         ));
+        for (position, &(faults, runs)) in self.looks.iter().enumerate() {
+            let position = position + 1;
+            rows.push(row(format!("look {position}, at {faults} faults"), runs));
+        }
         if let Some(runs) = self.runs_in_file {
             rows.push(row("as the file says".into(), u64::from(runs)));
         }
         table(&rows)
+    }
+}
+
+fn outline(campaign: &Campaign, classes: &[CheckedClass]) -> Outline {
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let controls = campaign.header.controls.get_ref();
+    let fault = |fault: &CheckedFault| (fault.when.clone(), fault.text());
+    let path = |class: &CheckedClass| Path {
+        class: class.id.clone(),
+        share: percent(class.share),
+        faults: class.faults.iter().map(fault).collect(),
+    };
+    Outline {
+        rehearsals: *campaign.header.rehearsals.get_ref(),
+        bound_ms: *campaign.header.bound_ms.get_ref(),
+        controls: [controls.golden.0, controls.null.0].map(percent),
+        classes: classes.iter().map(path).collect(),
     }
 }
 
@@ -240,6 +267,10 @@ fn clock(seconds: f64) -> String {
 pub fn command(arguments: &CheckArguments, format: Format) -> Result<Ending> {
     let (_, campaign) = super::load(&arguments.file)?;
     let checked = Checked::of(&campaign);
+    if let Some(path) = &arguments.states {
+        let written = std::fs::write(path, checked.states.svg()?);
+        written.context(|| format!("--states: writing {}", path.display()))?;
+    }
     match format {
         Format::Json => print_json(&checked)?,
         Format::Text => print_text(&checked.text())?,

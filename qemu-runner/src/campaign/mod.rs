@@ -5,9 +5,9 @@
 //! | [`arguments`] | the command line |
 //! | [`file`], [`validate`] | the campaign file, and what it must keep to |
 //! | [`draw`], [`resolve`] | from a seed to everything that a run does |
-//! | [`check`] | what a campaign does and needs, without running it |
+//! | [`check`], [`states`] | what a campaign does and needs, without running it |
 //! | [`run`], [`jobs`] | carrying out the runs, several at a time |
-//! | [`outcome`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
+//! | [`outcome`], [`lanes`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
 //! | [`directory`] | the manifest and the finished runs; going on where they stopped |
 //! | [`statistics`], [`summary`] | intervals, bounds, latencies; what the runs show together |
 //! | [`report`] | the summary on the terminal and as files |
@@ -20,12 +20,14 @@ pub mod directory;
 pub mod draw;
 pub mod file;
 pub mod jobs;
+pub mod lanes;
 pub mod outcome;
 pub mod record;
 pub mod replay;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod states;
 pub mod statistics;
 pub mod summary;
 pub mod validate;

@@ -180,7 +180,7 @@ pub const CATALOGUE: &[Entry] = &[
         InnerFault::CryWolf,
         "the cell accuses healthy cells, again and again",
         MayDie,
-        None,
+        Some(("accusations", InnerFault::CryWolf.default_argument())),
     ),
     inner(
         InnerFault::RpcDrop,

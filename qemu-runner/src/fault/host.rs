@@ -1,6 +1,6 @@
 //! Faults of CPUs, injected from outside.
 
-use cell::machine::CpuState;
+use cell::standing::CpuState;
 
 use super::catalogue::{Fault, HostFault};
 use super::channels::Channels;

@@ -7,11 +7,12 @@ use std::mem::offset_of;
 
 use cell::address::{Frame, FrameRange};
 use cell::machine::{
-    BackEnd, CellEntry, CellState, CpuEntry, CpuState, EvidenceKind, MAGIC, MachineRecord,
-    TEXT_BYTES, VERSION,
+    BackEnd, CellEntry, CellState, CpuEntry, EvidenceKind, MAGIC, MachineRecord, TEXT_BYTES,
+    VERSION,
 };
 use cell::membership::{EPOCHS_MAX, Membership};
 use cell::public::PUBLIC_SIZE;
+use cell::standing::CpuState;
 use cell::time::Clock;
 use cell::{CELLS_MAX, CPUS_MAX, CellSet, PhysicalAddress};
 
@@ -193,11 +194,7 @@ impl MachineView {
             cpu,
             cell: word(offset_of!(CpuEntry, cell))? as usize,
             apic_id: word(offset_of!(CpuEntry, apic_id))? as u8,
-            state: match word(offset_of!(CpuEntry, state))? {
-                1 => CpuState::Parked,
-                2 => CpuState::Running,
-                _ => CpuState::Absent,
-            },
+            state: CpuState::from_raw(word(offset_of!(CpuEntry, standing))?),
         })
     }
 
@@ -276,7 +273,7 @@ pub(crate) mod tests {
             put(entry + offset_of!(CpuEntry, cell), cpu / 2);
             put(entry + offset_of!(CpuEntry, apic_id), cpu);
             put(
-                entry + offset_of!(CpuEntry, state),
+                entry + offset_of!(CpuEntry, standing),
                 CpuState::Running as u32,
             );
         }

@@ -104,6 +104,8 @@ impl Mode {
 /// One instruction takes 2 to the power of this nanoseconds, shared by all CPUs: about as many as
 /// TCG executes on two host cores.
 const INSTRUCTION_SHIFT: u32 = 2;
+/// The processor, where QEMU emulates it.
+const MODEL: &str = "qemu64,+svm,+npt";
 /// When the machine first stands still, in microseconds since the monitor started.
 const FIRST_STANDSTILL: u64 = 1000;
 
@@ -173,7 +175,6 @@ pub fn arguments(
     serial: Serial,
     afterwards: Afterwards,
 ) -> Vec<OsString> {
-    const MODEL: &str = "qemu64,+svm,+npt";
     let (accelerate, model) = match (mode, accelerator) {
         (Mode::Deterministic, _) => ("tcg,thread=single", MODEL),
         (Mode::Realtime, Accelerator::Kvm) => ("kvm", "host"),

@@ -4,8 +4,9 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use cell::CellId;
 use cell::machine;
-use cell::{CellId, Incarnation};
+use cell::standing::Arrival;
 use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::Msr;
 
@@ -146,15 +147,10 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
     // kernel ran.
     let monitor = unsafe { &*monitor };
     fence::answer_kicks(monitor, cpu);
-    let incarnation = monitor
-        .machine
-        .cpu(cpu.id)
-        .incarnation
-        .load(Ordering::SeqCst);
-    let is_over = fence::stop_by_machine_check(monitor, cpu)
-        || !life::is_alive(monitor, cpu, Incarnation(incarnation));
+    let life = monitor.machine.cpu(cpu.id).standing.life();
+    let is_over = fence::stop_by_machine_check(monitor, cpu) || !life::is_alive(monitor, cpu, life);
     if is_over {
-        life::live(monitor, cpu);
+        life::live(monitor, cpu, Arrival::Return);
     }
     let request = Request {
         number: request.number,
@@ -166,6 +162,6 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
             status: reply.status as u64,
             value: reply.value,
         },
-        After::Leave => life::live(monitor, cpu),
+        After::Leave => life::live(monitor, cpu, Arrival::Return),
     }
 }
