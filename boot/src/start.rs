@@ -268,6 +268,8 @@ impl Builder<'_> {
         machine.cells_count = self.parameters.cells as u32;
         machine.cpus_count = cpus.len() as u32;
         machine.clock = clock::measure();
+        let first = self.parameters.standstill_microseconds * 1000;
+        machine.standstill.due.store(first, Ordering::SeqCst);
         machine.frames_count = writers.len() as u64;
         machine.firewall_table = PhysicalAddress(writers.as_ptr() as u64);
         machine.monitor = memory.used(self.facts.start.frame());

@@ -17,6 +17,7 @@
 //! | [`public`] | the public area of a cell: what the others read |
 //! | [`handover`] | what the monitor tells a cell kernel at entry |
 //! | [`careful`] | the careful reference: reading another cell's memory without being harmed |
+//! | [`standstill`] | points of time at which the machine stands still for the runner |
 //! | [`trace`] | the record of what happened, which survives its cell |
 //! | [`fault`] | faults that a cell injects into itself when the host asks for it |
 //! | [`workload`] | the record in which a cell's workers account for every operation |
@@ -35,6 +36,7 @@ pub mod parameters;
 pub mod partition;
 pub mod public;
 pub mod standing;
+pub mod standstill;
 pub mod time;
 pub mod trace;
 pub mod workload;

@@ -18,6 +18,7 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
 use crate::membership::{Membership, WITNESS_SPAN};
 use crate::standing::Standing;
+use crate::standstill::Standstill;
 use crate::time::{Clock, Instant};
 use crate::trace::TraceRing;
 
@@ -28,7 +29,7 @@ pub const SYMBOL: &str = "HIVE_MACHINE";
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HIVEMACH");
 
 /// Raised whenever a layout in this crate changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How the firewall is enforced.
 #[repr(u32)]
@@ -383,6 +384,8 @@ pub struct MachineRecord {
     pub cells: [CellEntry; CELLS_MAX],
     /// The CPUs.
     pub cpus: [CpuEntry; CPUS_MAX],
+    /// When the machine stands still for the runner.
+    pub standstill: Standstill,
     /// Votes, seals and the live set.
     pub membership: Membership,
     /// What the monitor saw.
@@ -478,6 +481,7 @@ impl MachineRecord {
             booted_at: AtomicU64::new(0),
             cells: [const { CellEntry::new() }; CELLS_MAX],
             cpus: [const { CpuEntry::new() }; CPUS_MAX],
+            standstill: Standstill::new(),
             membership: Membership::new(),
             trace: TraceRing::new(),
         }

@@ -50,6 +50,9 @@ pub struct Parameters {
     pub firewall: Firewall,
     /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
     pub settings: Settings,
+    /// `standstill=`: when the machine first stands still for the runner, in microseconds; 0 for
+    /// never.
+    pub standstill_microseconds: u64,
 }
 
 impl Parameters {
@@ -68,6 +71,7 @@ impl Parameters {
             reserved: 0,
             seed: 1995,
         },
+        standstill_microseconds: 0,
     };
 
     /// The keys, their values and what they mean, for help and error texts.
@@ -97,6 +101,10 @@ impl Parameters {
             "0 to 1000000: microseconds for which a worker rests after each operation",
         ),
         ("seed", "a number: seed of the workload"),
+        (
+            "standstill",
+            "0 to 1000000000: microseconds until the machine first waits for the runner; 0: never",
+        ),
     ];
 
     /// Parses a command line.
@@ -156,6 +164,7 @@ impl Parameters {
             }
             "workers" => settings.workers = number(value, 0, 16)? as u32,
             "rest" => settings.rest_microseconds = number(value, 0, 1_000_000)? as u32,
+            "standstill" => self.standstill_microseconds = number(value, 0, 1_000_000_000)?,
             "seed" => settings.seed = number(value, 0, u64::MAX)?,
             _ => return None,
         }

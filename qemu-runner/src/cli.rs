@@ -16,7 +16,7 @@ use crate::fault::plan::{
 };
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
 use crate::output::Format;
-use crate::qemu::command::Machine;
+use crate::qemu::command::{Machine, Mode};
 use crate::qemu::process::Keep;
 use crate::units::{parse_duration, parse_size};
 
@@ -181,6 +181,10 @@ pub struct InjectArguments {
     /// How long the run may take after the fault.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
     pub bound: Duration,
+    /// Count instructions instead of the host's time: the same arguments give the same run, bit for
+    /// bit. Times are the guest's then.
+    #[arg(long)]
+    pub deterministic: bool,
     /// Write a trace file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -376,6 +380,15 @@ impl ImageArguments {
 }
 
 impl InjectArguments {
+    /// How time goes on.
+    pub const fn mode(&self) -> Mode {
+        if self.deterministic {
+            Mode::Deterministic
+        } else {
+            Mode::Realtime
+        }
+    }
+
     /// The plan.
     ///
     /// # Errors

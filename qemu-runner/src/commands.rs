@@ -17,7 +17,7 @@ use crate::latency::Latencies;
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text, table};
 use crate::perfetto::TraceFile;
-use crate::qemu::command::{Machine, Serial};
+use crate::qemu::command::{Machine, Mode, Serial};
 use crate::qemu::install::{self, Accelerator};
 use crate::qemu::process::{Keep, Launch, Qemu};
 use crate::session::LastCell;
@@ -122,6 +122,7 @@ pub fn prepare(
         installation: install::ensure()?,
         images: images(arguments, progress)?,
         accelerator: Accelerator::choose(),
+        mode: Mode::Realtime,
         serial,
         keep,
     })
@@ -152,7 +153,10 @@ impl Setup {
             cpus,
             memory,
             boot_parameters: launch.machine.boot_line(),
-            accelerator: launch.accelerator.name().into(),
+            accelerator: match launch.mode {
+                Mode::Realtime => launch.accelerator.name().into(),
+                Mode::Deterministic => "tcg, deterministic".into(),
+            },
             qemu: launch.installation.version.to_string(),
         }
     }
@@ -275,10 +279,16 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     plan.check(arguments.machine.cells)?;
     arguments.machine.machine().check()?;
     plan.check_cpus(arguments.machine.cells, arguments.machine.cpus)?;
+    if arguments.deterministic {
+        plan.check_deterministic()?;
+    }
     let trace = arguments.trace.as_deref().map(TraceFile::open);
     let trace = trace.transpose()?;
     let mut progress = Progress::new();
-    let launch = launch(&arguments.machine, Serial::Log, &mut progress)?;
+    let launch = Launch {
+        mode: arguments.mode(),
+        ..launch(&arguments.machine, Serial::Log, &mut progress)?
+    };
     let detail = if trace.is_some() {
         Detail::All
     } else {

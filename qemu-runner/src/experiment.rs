@@ -4,12 +4,16 @@
 //! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the
 //!    machine's.
 //! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
+//! 3. In the deterministic mode host time decides nothing: the runner looks and acts while the
+//!    machine stands still, and the run ends there.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cell::CellId;
 use cell::fault::InnerFault;
 use cell::trace::Event;
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
@@ -18,6 +22,7 @@ use crate::fault::corrupt::Stuck;
 use crate::fault::host::{Frozen, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
+use crate::guest::integrity::{self, Spoilt};
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
@@ -25,8 +30,11 @@ use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
+use crate::pace::{Moment, Pace};
+use crate::qemu::command::Mode;
 use crate::qemu::process::Launch;
-use crate::session::{Session, system_down};
+use crate::qemu::standstill::Orders;
+use crate::session::{Passed, Session, system_down};
 use crate::watch::{Detail, Watch, snapshot};
 
 mod armed;
@@ -43,6 +51,8 @@ const LOOK_SHARP: Duration = Duration::from_micros(200);
 const LOOK: Duration = Duration::from_millis(1);
 /// Between two looks at the state of the cells and of QEMU.
 const CHECK: Duration = Duration::from_millis(10);
+/// So far from a fault that no standstill comes before the machine is stopped for a debugger.
+const FAR: Duration = Duration::from_hours(1);
 
 /// Boots a machine, carries out a plan, and follows it to its end.
 ///
@@ -54,22 +64,24 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    let detail = if plan.watches_daily_work() {
-        Detail::All
-    } else {
-        detail
-    };
-    let (session, qmp) = Session::boot(launch, progress)?;
-    let channels = Channels::connect(&session.qemu, qmp, plan)?;
-    let watch = Watch::new(&session.machine, detail);
-    let mut run = Run::new(session, channels, watch, plan)?;
-    run.work(progress)?;
-    for number in 0..plan.rehearsals {
-        run.rehearse(number as usize, progress)?;
-    }
-    run.strike_first(progress)?;
+    let mut run = Run::begin(launch, plan, detail, progress)?;
     let end = run.follow(progress)?;
     run.finish(end)
+}
+
+/// Carries out a plan up to its first fault and stops the machine there, for a debugger.
+///
+/// # Errors
+/// See [`run`].
+pub fn stop_at_fault(launch: &Launch, plan: &Plan, progress: &mut Progress) -> Result<Session> {
+    let mut run = Run::begin(launch, plan, Detail::Events, progress)?;
+    if let Pace::Deterministic(standstills) = &mut run.session.pace {
+        // QEMU answers nobody during a standstill; what is ordered is done first of all.
+        standstills.go_on(run.session.qemu.memory(), FAR)?;
+    }
+    run.channels.qmp.execute("stop", &json!({}))?;
+    // The channel to QEMU's debugger is the user's from here on.
+    Ok(run.session)
 }
 
 /// A run in progress.
@@ -83,10 +95,10 @@ struct Run<'a> {
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
-    /// When the last fault or thaw was, on the host.
-    acted: Instant,
+    /// When the last fault or thaw was.
+    acted: Moment,
     /// CPUs that go on later.
-    thaws: Vec<(Instant, Frozen)>,
+    thaws: Vec<(Moment, Frozen)>,
     /// Bits that keep their value.
     stuck: Vec<Stuck>,
     /// The faults after the one that waits, in order.
@@ -101,8 +113,40 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Boots, lets the cells work, and injects the first fault.
+    fn begin(
+        launch: &Launch,
+        plan: &'a Plan,
+        detail: Detail,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        let detail = if plan.watches_daily_work() {
+            Detail::All
+        } else {
+            detail
+        };
+        let (session, qmp) = Session::boot(launch, progress)?;
+        let channels = match launch.mode {
+            Mode::Realtime => Channels::connect(&session.qemu, qmp, plan)?,
+            Mode::Deterministic => {
+                let memory = session.qemu.memory().handle()?;
+                let orders = Orders::new(memory, session.machine.clone());
+                Channels::deterministic(qmp, orders)
+            }
+        };
+        let watch = Watch::new(&session.machine, detail);
+        let mut run = Self::new(session, channels, watch, plan)?;
+        run.work(progress)?;
+        for number in 0..plan.rehearsals {
+            run.rehearse(number as usize, progress)?;
+        }
+        run.strike_first(progress)?;
+        Ok(run)
+    }
+
     fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
+        let now = session.pace.now();
         Ok(Self {
             works: before.iter().any(|cell| cell.account.workers > 0),
             session,
@@ -112,9 +156,9 @@ impl<'a> Run<'a> {
             injected: Vec::new(),
             control_from: None,
             notes: Vec::new(),
-            settled: Settled::new(&before, Instant::now()),
+            settled: Settled::new(&before, now),
             before,
-            acted: Instant::now(),
+            acted: now,
             thaws: Vec::new(),
             stuck: Vec::new(),
             later: VecDeque::new(),
@@ -126,8 +170,8 @@ impl<'a> Run<'a> {
 
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        let memory = self.session.qemu.memory();
-        let new = self.watch.look(memory, &self.session.machine)?;
+        let (memory, now) = (self.session.qemu.memory(), self.session.pace.now());
+        let new = self.watch.look(memory, &self.session.machine, now)?;
         self.confirm(new)?;
         Ok(new)
     }
@@ -154,11 +198,22 @@ impl<'a> Run<'a> {
 
     /// Lets the cells work until the first fault.
     fn work(&mut self, progress: &mut Progress) -> Result<()> {
-        let until = Instant::now() + self.plan.at;
-        while Instant::now() < until {
+        let until = self.now() + self.plan.at;
+        while self.now() < until {
             progress.step("the cells work");
             self.look()?;
-            std::thread::sleep(LOOK);
+            let span = LOOK.min(until.since(self.now()));
+            match self.session.pass(&mut self.channels.qmp, span)? {
+                Passed::Span => {}
+                Passed::Down(how) => {
+                    return Err(Error::Guest(format!("down before the fault: {how}")));
+                }
+                Passed::Silence => {
+                    return Err(Error::Guest(
+                        "no CPU works any more, before the fault".into(),
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -168,7 +223,7 @@ impl<'a> Run<'a> {
         let cells = self.session.machine.cells();
         let others = cells.saturating_sub(1).max(1);
         let victim = (self.plan.first.cell + 1 + number % others) % cells;
-        self.begin()?;
+        self.look_around()?;
         let panic = Strike::new(Fault::Inner(InnerFault::Panic), victim);
         let struck = self.strike(&panic, None)?;
         self.injected.push(struck);
@@ -183,15 +238,15 @@ impl<'a> Run<'a> {
     }
 
     /// Looks at the cells just before a fault.
-    fn begin(&mut self) -> Result<()> {
+    fn look_around(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
-        self.settled = Settled::new(&self.before, Instant::now());
+        self.settled = Settled::new(&self.before, self.now());
         Ok(())
     }
 
     fn strike_first(&mut self, progress: &mut Progress) -> Result<()> {
         let plan = self.plan;
-        self.begin()?;
+        self.look_around()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(
                 self.session.qemu.memory(),
@@ -200,8 +255,8 @@ impl<'a> Run<'a> {
         }
         let came = plan.kind == Kind::Golden || self.await_trigger(progress)?;
         if plan.kind != Kind::Fault || !came {
-            self.control_from = Some(self.watch.now());
-            self.acted = Instant::now();
+            self.control_from = Some(self.time());
+            self.acted = self.now();
             return Ok(());
         }
         self.later.extend(plan.then.iter().cloned());
@@ -212,16 +267,17 @@ impl<'a> Run<'a> {
     /// Waits for what the first fault waits for; whether it came before the bound.
     fn await_trigger(&mut self, progress: &mut Progress) -> Result<bool> {
         let wanted = (self.plan.first.clone(), self.plan.trigger.clone());
-        let from = self.watch.now();
+        let (from, begun) = (self.time(), self.now());
         let mut armed = Armed::new(wanted, from, &self.session, &mut self.channels)?;
-        let begun = Instant::now();
         loop {
             let new = self.look()?;
             if self.is_due(&mut armed, new)? {
                 return Ok(true);
             }
-            let down = system_down(&mut self.session.qemu, &mut self.channels.qmp)?.is_some();
-            if down || begun.elapsed() >= self.plan.bound {
+            let span = armed.until_due(self.now()).unwrap_or(LOOK_SHARP);
+            let passed = self.session.pass(&mut self.channels.qmp, span)?;
+            let waited = self.now().since(begun);
+            if !matches!(passed, Passed::Span) || waited >= self.plan.bound {
                 armed.disarm(&mut self.channels)?;
                 // It is still waiting when the run is judged.
                 self.armed = Some(armed);
@@ -231,7 +287,6 @@ impl<'a> Run<'a> {
                 "the first fault waits: {}",
                 self.plan.trigger.cause
             ));
-            std::thread::sleep(LOOK_SHARP);
         }
     }
 
@@ -242,6 +297,7 @@ impl<'a> Run<'a> {
             channels: &mut self.channels,
             fresh: &self.watch.records[new..],
             is_settled: self.is_settled,
+            now: self.session.pace.now(),
         })?;
         if armed.trigger.needs_gdb() {
             // The machine stood still meanwhile.
@@ -263,7 +319,7 @@ impl<'a> Run<'a> {
             Fault::Inner(_) if !self.injected.is_empty() => self.asked.push((struck, None)),
             _ => self.injected.push(struck),
         }
-        (self.is_settled, self.acted) = (false, Instant::now());
+        (self.is_settled, self.acted) = (false, self.now());
         self.settled.restart();
         if self.asked.iter().any(|(_, trigger)| trigger.is_some()) {
             return Ok(());
@@ -282,14 +338,14 @@ impl<'a> Run<'a> {
 
     fn strike(&mut self, strike: &Strike, trigger: Option<&Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
-        let at = self.watch.now();
+        let at = self.time();
         let target = self.session.target();
         let done = inject(&target, &mut self.channels, strike, trigger)?;
         // A request in memory stops nothing.
         if let Fault::Host(_) = strike.fault {
             self.watch.forget_clock();
         }
-        self.acted = Instant::now();
+        self.acted = self.now();
         if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
             self.thaws.push((self.acted + after, frozen));
         }
@@ -305,14 +361,14 @@ impl<'a> Run<'a> {
 
     /// Carries out what is due: a thaw, the next fault, what sticks.
     fn act(&mut self, new: usize) -> Result<()> {
-        let now = Instant::now();
+        let now = self.now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
             let (_, frozen) = self.thaws.remove(position);
-            let at = self.watch.now();
+            let at = self.time();
             let text = thaw(&mut self.channels, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
-            self.acted = Instant::now();
+            self.acted = self.now();
         }
         for stuck in &self.stuck {
             stuck.assert(self.session.qemu.memory(), self.channels.bus()?)?;
@@ -332,7 +388,7 @@ impl<'a> Run<'a> {
         match self.strike_next(&armed.strike) {
             // Its place is not there now: the cell is on its way back.
             Err(Error::Guest(why)) if self.plan.series != Series::Whole => {
-                let (at, fault) = (self.watch.now(), armed.strike.fault);
+                let (at, fault) = (self.time(), armed.strike.fault);
                 let text = format!("{fault} left out: {why}");
                 self.notes.push(Note { at, text });
                 self.arm_next()
@@ -350,7 +406,7 @@ impl<'a> Run<'a> {
 
     /// Follows the machine until everything has settled, or the bound.
     fn follow(&mut self, progress: &mut Progress) -> Result<End> {
-        let begun = Instant::now();
+        let begun = self.now();
         let mut checked = begun;
         loop {
             let new = self.look()?;
@@ -364,9 +420,10 @@ impl<'a> Run<'a> {
             {
                 self.settled.restart();
             }
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                let tenths = begun.elapsed().as_millis() / 100;
+            let now = self.now();
+            if now.since(checked) >= CHECK {
+                checked = now;
+                let tenths = now.since(begun).as_millis() / 100;
                 progress.step(&format!(
                     "{}.{} s since the fault",
                     tenths / 10,
@@ -376,24 +433,53 @@ impl<'a> Run<'a> {
                     return Ok(end);
                 }
             }
-            let sharp = self.armed.is_some() || self.watch.now() == 0;
-            std::thread::sleep(if sharp { LOOK_SHARP } else { LOOK });
+            let span = self.until_next_look();
+            match self.session.pass(&mut self.channels.qmp, span)? {
+                Passed::Span => {}
+                Passed::Down(how) => return Ok(End::SystemDown(how)),
+                Passed::Silence => return Ok(End::Silence),
+            }
         }
     }
 
-    fn ended(&mut self, begun: Instant) -> Result<Option<End>> {
+    /// How long nobody needs to look.
+    fn until_next_look(&self) -> Duration {
+        let sharp = self.armed.is_some() || self.time() == 0;
+        let span = if sharp { LOOK_SHARP } else { LOOK };
+        let now = self.now();
+        let thaws = self.thaws.iter().map(|&(due, _)| due);
+        let due = self.armed.as_ref().and_then(Armed::due);
+        let actions = thaws.chain(due).map(|due| due.since(now));
+        // What is overdue is done at the next look; a span of nothing would be none.
+        let actions = actions.filter(|span| !span.is_zero());
+        actions.fold(span, Duration::min)
+    }
+
+    /// The moment of the run.
+    fn now(&self) -> Moment {
+        self.session.pace.now()
+    }
+
+    /// The guest's time, in nanoseconds.
+    fn time(&self) -> u64 {
+        let exact = self.session.pace.guest_time();
+        exact.unwrap_or_else(|| self.watch.now())
+    }
+
+    fn ended(&mut self, begun: Moment) -> Result<Option<End>> {
         if let Some(how) = system_down(&mut self.session.qemu, &mut self.channels.qmp)? {
             return Ok(Some(End::SystemDown(how)));
         }
-        if begun.elapsed() >= self.plan.bound {
+        let now = self.now();
+        if now.since(begun) >= self.plan.bound {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        self.is_settled = self.settled.holds(&cells, Instant::now());
+        self.is_settled = self.settled.holds(&cells, now);
         if !self.is_settled || !self.thaws.is_empty() {
             return Ok(None);
         }
-        let patient = self.acted.elapsed() < PATIENCE;
+        let patient = now.since(self.acted) < PATIENCE;
         let open = self.armed.is_some() || !self.asked.is_empty();
         if self.armed.as_ref().is_some_and(Armed::is_sure) || open && patient {
             return Ok(None);
@@ -451,13 +537,41 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Whose code or constants were changed, of the cells that live on and that no fault was
+    /// injected into. Whoever came back has a new image.
+    fn spoilt(&self, after: &[CellSnapshot]) -> Result<Vec<Spoilt>> {
+        let is_target = |cell: usize| self.plan.strikes().any(|strike| strike.cell == cell);
+        let pairs = self.before.iter().zip(after).enumerate();
+        let survivors = pairs
+            .filter(|(cell, (before, now))| {
+                before.incarnation == now.incarnation && !is_target(*cell)
+            })
+            .filter_map(|(cell, _)| CellId::new(cell))
+            .collect();
+        let memory = self.session.qemu.memory();
+        integrity::check(
+            memory,
+            &self.session.machine,
+            &self.session.images,
+            survivors,
+        )
+    }
+
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
             .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
         let after = snapshot(&self.session)?;
-        let progressing = self.settled.progressing(&after, Instant::now());
+        let progressing = self.settled.progressing(&after, self.now());
+        let ram_sha256 = match (&self.session.pace, &end) {
+            (Pace::Deterministic(_), End::Settled | End::Quiet | End::Bound) => {
+                Some(self.session.qemu.memory().sha256()?)
+            }
+            _ => None,
+        };
+        let spoilt = self.spoilt(&after)?;
         let (not_triggered, not_carried_out) = self.missed();
+        let ended_at = self.time();
         let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
@@ -469,7 +583,7 @@ impl<'a> Run<'a> {
             boot_time: self.session.boot_time,
             injected: self.injected,
             control_from: self.control_from,
-            ended_at: self.watch.now(),
+            ended_at,
             notes: self.notes,
             not_triggered,
             not_carried_out,
@@ -482,6 +596,8 @@ impl<'a> Run<'a> {
             epitaphs,
             live_set,
             works: self.works,
+            spoilt,
+            ram_sha256,
             end,
         })
     }

@@ -12,7 +12,7 @@
 //! | [`qemu`] | finding, installing, starting and controlling QEMU |
 //! | [`guest`] | the guest's records, read from its memory |
 //! | [`fault`] | the catalogue of faults and how each is injected |
-//! | [`session`], [`watch`] | a machine that boots, and a watch on it |
+//! | [`session`], [`pace`], [`watch`] | a machine that boots, the clock it goes by, a watch on it |
 //! | [`experiment`], [`observation`] | one run: boot, work, inject, follow to the end |
 //! | [`verdict`], [`latency`] | what the run showed |
 //! | [`report`], [`timeline`], [`perfetto`] | the run for people, for programs, and for Perfetto |
@@ -36,6 +36,7 @@ pub mod interrupt;
 pub mod latency;
 pub mod observation;
 pub mod output;
+pub mod pace;
 pub mod perfetto;
 pub mod qemu;
 pub mod report;

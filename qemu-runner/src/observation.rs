@@ -9,6 +9,7 @@ use cell::{CellSet, id::CellId};
 use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
+use crate::guest::integrity::Spoilt;
 use crate::guest::trace::{Observed, Source};
 
 /// By how much the host's reckoning of the guest's time may be wrong, in nanoseconds.
@@ -71,6 +72,8 @@ pub enum End {
     Bound,
     /// The machine went down.
     SystemDown(String),
+    /// No CPU comes to where it could stand still any more, in the deterministic mode.
+    Silence,
 }
 
 /// What was seen of one run.
@@ -108,6 +111,11 @@ pub struct Observation {
     pub live_set: CellSet,
     /// Whether the cells have workers.
     pub works: bool,
+    /// Whose code or constants are not what they were, of those that no fault was injected into.
+    pub spoilt: Vec<Spoilt>,
+    /// The SHA-256 of all memory at the end, in the deterministic mode; `None` if the machine did
+    /// not stand still then.
+    pub ram_sha256: Option<String>,
     /// How it ended.
     pub end: End,
 }

@@ -15,17 +15,79 @@ use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
 use crate::output::Progress;
+use crate::pace::{Pace, Wait};
 use crate::qemu::process::{Launch, Qemu};
 use crate::qemu::qmp::Qmp;
 
 /// How long the machine may take until every cell serves. A host that is busy may need most of it.
 pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at whether a machine that does not stand still yet is still up.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long a machine that is to stand still may take, on the host: the spans are milliseconds.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Between two looks for cells that are left, and how long none may be.
 const GONE_LOOK: Duration = Duration::from_millis(200);
 const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of the serial log that an error shows.
 const SERIAL_LINES: usize = 12;
+
+/// What came of letting a machine go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// The span is over; in the deterministic mode the machine stands still.
+    Span,
+    /// The machine went down. How.
+    Down(String),
+    /// No CPU of the machine comes to where it stands still any more.
+    Silence,
+}
+
+/// A machine on its way up.
+struct Starting {
+    qemu: Qemu,
+    qmp: Qmp,
+    pace: Pace,
+    deadline: Instant,
+    record: PhysicalAddress,
+}
+
+impl Starting {
+    fn new(launch: &Launch, deadline: Instant, record: PhysicalAddress) -> Result<Self> {
+        let (mut qemu, qmp) = Qemu::start(launch)?;
+        let pace = match qemu.take_standstills() {
+            Some(standstills) => Pace::Deterministic(Box::new(standstills)),
+            None => Pace::Realtime(Instant::now()),
+        };
+        Ok(Self {
+            qemu,
+            qmp,
+            pace,
+            deadline,
+            record,
+        })
+    }
+
+    /// Waits until the machine can be looked at.
+    fn arrive(&mut self) -> Result<()> {
+        loop {
+            let over = self.pace.wait(self.qemu.memory(), GLANCE)?;
+            if let Some(reason) = MachineView::refusal(self.qemu.memory(), self.record)? {
+                let problem = format!("the monitor did not start the machine: {reason}");
+                return Err(with_serial(&self.qemu, &problem));
+            }
+            stop_if_over(&mut self.qemu, &mut self.qmp, self.deadline)?;
+            if over == Wait::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.pace.begin_wait(self.qemu.memory(), PAUSE)?;
+        self.arrive()
+    }
+}
 
 /// A machine in which every cell serves.
 #[derive(Debug)]
@@ -38,6 +100,8 @@ pub struct Session {
     pub machine: MachineView,
     /// Host time from the start of QEMU until every cell served.
     pub boot_time: Duration,
+    /// The clock that it goes by.
+    pub pace: Pace,
 }
 
 impl Session {
@@ -51,52 +115,68 @@ impl Session {
         let started = Instant::now();
         progress.step("starting QEMU");
         let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
-        let (mut qemu, mut qmp) = Qemu::start(launch)?;
-        let deadline = started + BOOT_LIMIT;
+        let mut starting = Starting::new(launch, started + BOOT_LIMIT, record)?;
+        starting.arrive()?;
         let machine = loop {
             let seconds = started.elapsed().as_secs();
             progress.step(&format!("booting: the monitor starts, {seconds} s"));
-            if let Some(reason) = MachineView::refusal(qemu.memory(), record)? {
-                let problem = format!("the monitor did not start the machine: {reason}");
-                return Err(with_serial(&qemu, &problem));
-            }
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
+            let qemu = &starting.qemu;
             let view = MachineView::read(qemu.memory(), record)
-                .map_err(|error| with_serial(&qemu, &explain(&error)))?;
+                .map_err(|error| with_serial(qemu, &explain(&error)))?;
             if let Some(view) = view
                 && view.booted_at(qemu.memory())? != 0
             {
                 break view;
             }
-            std::thread::sleep(PAUSE);
+            starting.pass()?;
         };
         let count = machine.cells();
         loop {
-            let serving = count_cells(&qemu, &machine, is_serving)?;
+            let serving = count_cells(&starting.qemu, &machine, is_serving)?;
             progress.step(&format!("booting: {serving} of {count} cells serve"));
             if serving == count {
                 break;
             }
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            std::thread::sleep(PAUSE);
+            starting.pass()?;
         }
         let boot_time = started.elapsed();
-        while workers > 0 && count_cells(&qemu, &machine, is_working)? < count {
+        while workers > 0 && count_cells(&starting.qemu, &machine, is_working)? < count {
             progress.step("waiting for the first work of every cell");
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            std::thread::sleep(PAUSE);
+            starting.pass()?;
         }
         progress.clear();
         let images = launch.images.clone();
         Ok((
             Self {
-                qemu,
+                qemu: starting.qemu,
                 images,
                 machine,
                 boot_time,
+                pace: starting.pace,
             },
-            qmp,
+            starting.qmp,
         ))
+    }
+
+    /// Lets the machine go on for `span`.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], [`Error::Qemu`] if QEMU is gone, [`Error::Host`].
+    pub fn pass(&mut self, qmp: &mut Qmp, span: Duration) -> Result<Passed> {
+        self.pace.begin_wait(self.qemu.memory(), span)?;
+        let begun = Instant::now();
+        loop {
+            interrupt::check()?;
+            if self.pace.wait(self.qemu.memory(), GLANCE)? == Wait::Over {
+                return Ok(Passed::Span);
+            }
+            if let Some(how) = system_down(&mut self.qemu, qmp)? {
+                return Ok(Passed::Down(how));
+            }
+            if begun.elapsed() >= SILENCE {
+                return Ok(Passed::Silence);
+            }
+        }
     }
 
     /// The machine as a target of faults.

@@ -12,6 +12,7 @@ use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
+use crate::guest::integrity::Spoilt;
 use crate::observation::{CellSnapshot, End, Observation};
 
 pub mod agreement;
@@ -116,6 +117,8 @@ pub enum Violation {
         /// The epoch.
         epoch: u64,
     },
+    /// Code or constants were changed of somebody that no fault was injected into.
+    ForeignWrite(Spoilt),
     /// A survivor ended with another live set than the true one.
     LiveSetUntrue {
         /// The survivor.
@@ -142,6 +145,8 @@ pub enum Invariant {
     NobodyElseDies,
     /// No survivor takes wrong bytes for right ones.
     NoWrongBytes,
+    /// Nobody's code and constants change.
+    NoForeignWrites,
     /// Survivors decide alike.
     OneLiveSet,
     /// No work vanishes, and none is lost with the living.
@@ -158,10 +163,11 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MachineStaysUp,
         Self::NobodyElseDies,
         Self::NoWrongBytes,
+        Self::NoForeignWrites,
         Self::OneLiveSet,
         Self::WorkIsAccountedFor,
         Self::SurvivorsGoOn,
@@ -176,6 +182,7 @@ impl Invariant {
             Self::MachineStaysUp => "the machine stays up",
             Self::NobodyElseDies => "nobody else dies",
             Self::NoWrongBytes => "no survivor takes wrong bytes",
+            Self::NoForeignWrites => "no foreign code or constants change",
             Self::OneLiveSet => "survivors decide alike",
             Self::WorkIsAccountedFor => "no work vanishes",
             Self::SurvivorsGoOn => "the survivors go on",
@@ -239,6 +246,7 @@ impl Verdict {
         deaths(run, &mut violations);
         work(run, &mut violations);
         violations.extend(agreement::violations(run));
+        violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
@@ -271,6 +279,7 @@ impl Violation {
                 | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
+                | Self::ForeignWrite(_)
                 | Self::LiveSetUntrue { .. }
         )
     }
@@ -281,6 +290,7 @@ impl Violation {
             Self::SystemDown { .. } => Invariant::MachineStaysUp,
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
+            Self::ForeignWrite(_) => Invariant::NoForeignWrites,
             Self::LiveSetsDiffer { .. } | Self::LiveSetUntrue { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
@@ -307,6 +317,7 @@ impl Violation {
             | Self::NotReintegrated { cell }
             | Self::LiveSetUntrue { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -329,6 +340,7 @@ impl Violation {
     pub fn text(&self) -> String {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
+            Self::ForeignWrite(spoilt) => spoilt.text(),
             Self::BystanderDied { cell } => {
                 format!("cell {cell} died, though nothing had been injected into that life of it")
             }

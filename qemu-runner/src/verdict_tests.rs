@@ -103,6 +103,8 @@ pub(crate) fn good_run() -> Observation {
         epitaphs: BTreeMap::new(),
         live_set: CellSet::first(3),
         works: true,
+        spoilt: Vec::new(),
+        ram_sha256: None,
         end: End::Settled,
     }
 }

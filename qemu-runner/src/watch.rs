@@ -13,6 +13,7 @@ use crate::guest::machine::MachineView;
 use crate::guest::memory::GuestMemory;
 use crate::guest::trace::{Observed, TraceReader};
 use crate::observation::{CellSnapshot, matters};
+use crate::pace::Moment;
 use crate::session::{Session, is_serving};
 
 /// Records of daily work that are kept; older ones are then of no interest.
@@ -41,7 +42,7 @@ pub struct Watch {
     pub lives: BTreeMap<(usize, u32), Account>,
     /// What dead kernels said, by cell and life.
     pub epitaphs: BTreeMap<(usize, u32), String>,
-    accounts_read: Instant,
+    accounts_read: Option<Moment>,
 }
 
 impl Watch {
@@ -54,15 +55,20 @@ impl Watch {
             records: Vec::new(),
             lives: BTreeMap::new(),
             epitaphs: BTreeMap::new(),
-            accounts_read: Instant::now(),
+            accounts_read: None,
         }
     }
 
-    /// Looks once; returns where in `records` the new ones begin.
+    /// Looks once, at the moment `now` of the run; returns where in `records` the new ones begin.
     ///
     /// # Errors
     /// See [`GuestMemory::read`].
-    pub fn look(&mut self, memory: &GuestMemory, machine: &MachineView) -> Result<usize> {
+    pub fn look(
+        &mut self,
+        memory: &GuestMemory,
+        machine: &MachineView,
+        now: Moment,
+    ) -> Result<usize> {
         let mut ticks = Vec::with_capacity(machine.cells());
         for cell in 0..machine.cells() {
             ticks.push(Header::read(memory, machine.public(cell))?.now);
@@ -76,8 +82,10 @@ impl Watch {
                 .into_iter()
                 .filter(|record| all || matters(record.event)),
         );
-        if self.accounts_read.elapsed() >= ACCOUNTS_EVERY {
+        let is_recent = |read: Moment| now.since(read) < ACCOUNTS_EVERY;
+        if !self.accounts_read.is_some_and(is_recent) {
             self.read_accounts(memory, machine)?;
+            self.accounts_read = Some(now);
         }
         Ok(new)
     }
@@ -95,7 +103,6 @@ impl Watch {
                 self.epitaphs.insert((cell, life), text);
             }
         }
-        self.accounts_read = Instant::now();
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use qemu_runner::guest::trace::Source;
 use qemu_runner::images::{self, BuildOptions, Images};
 use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
-use qemu_runner::qemu::command::{Machine, Serial};
+use qemu_runner::qemu::command::{Machine, Mode, Serial};
 use qemu_runner::qemu::install::{self, Accelerator};
 use qemu_runner::qemu::process::{Keep, Launch};
 use qemu_runner::qemu::qmp::Qmp;
@@ -60,6 +60,7 @@ pub fn launch(machine: Machine) -> Launch {
         images: built_images(),
         installation: install::ensure().expect("QEMU can be had"),
         accelerator: Accelerator::choose(),
+        mode: Mode::Realtime,
         serial: Serial::Log,
         keep: Keep::Nothing,
     }

@@ -4,9 +4,10 @@ use std::fs;
 
 use qemu_runner::campaign::directory::{self, Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
+use qemu_runner::campaign::jobs::Job;
 use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::report;
-use qemu_runner::campaign::run::{Job, Realtime};
+use qemu_runner::campaign::run::Machines;
 use qemu_runner::campaign::summary::Summary;
 use qemu_runner::commands::Setup;
 use qemu_runner::error::Ending;
@@ -39,11 +40,12 @@ fn a_campaign_is_run_and_reported() {
         campaign: &campaign,
         seed: 7,
         runs: 3,
+        at_once: 1,
         only: None,
         stop_on: None,
     };
-    let mut engine = Realtime { launch };
-    job.carry_out(&mut engine, &mut journal, &mut Progress::silent())
+    let engine = Machines { launch };
+    job.carry_out(&engine, &mut journal, &mut Progress::silent())
         .expect("the runs can be carried out");
     let finished = directory::read(path.path()).expect("the campaign can be read back");
     assert_eq!(finished.records, journal.records);

@@ -16,7 +16,7 @@ use cell::trace::Event;
 use super::denials::{self, Denial, Judgement};
 use super::hypercalls::{self, After, Reply, Request};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life};
+use super::{fence, life, standstill};
 use crate::hypercall::BusError;
 
 /// Why a CPU left its cell, in neutral words.
@@ -101,6 +101,7 @@ fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
+    standstill::wait_while_frozen(monitor, cpu);
     let is_sent = cpu.all_kicks_sent.load(Ordering::Relaxed);
     if fence::answer_kicks(monitor, cpu) {
         return Verdict::Resume;

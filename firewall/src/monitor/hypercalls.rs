@@ -10,7 +10,7 @@ use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddre
 
 use super::denials::{self, Denial, Judgement};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life, reach};
+use super::{fence, life, reach, standstill};
 use crate::hypercall::{
     BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE,
 };
@@ -67,6 +67,7 @@ pub enum After {
 
 /// Answers one request of the cell that runs on `cpu`.
 pub fn answer(monitor: &Monitor, cpu: &PerCpu, request: Request) -> After {
+    standstill::observe(monitor, cpu);
     monitor
         .machine
         .cpu(cpu.id)

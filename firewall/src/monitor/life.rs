@@ -20,7 +20,7 @@ use cell::{CellId, Incarnation, Instant, PhysicalAddress};
 
 use super::hypercalls::Reply;
 use super::state::{Monitor, PerCpu, Start};
-use super::{fence, reach};
+use super::{fence, reach, standstill};
 use crate::hypercall::Status;
 use crate::machine::cpu;
 use crate::machine::lapic::{self, Command};
@@ -35,6 +35,7 @@ const START_UP_AGAIN: Duration = Duration::from_millis(50);
 /// Runs lives on the executing CPU, which came to the monitor by `arrival`, for ever.
 pub fn live(monitor: &Monitor, cpu: &PerCpu, mut arrival: Arrival) -> ! {
     monitor.back_end.enable(cpu);
+    standstill::wait_while_frozen(monitor, cpu);
     loop {
         let start = wait_for_start(monitor, cpu, arrival);
         arrival = Arrival::Return;

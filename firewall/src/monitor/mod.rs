@@ -11,6 +11,7 @@
 //! | [`denials`] | what a denied access was: a misdeed, a matter of time, or the end of its target |
 //! | [`reach`] | what a cell can reach: its nested table at the start of a life, grants, quarantine, cut-off |
 //! | [`fence`] | kicks, expulsion, and when a revoked right is really gone |
+//! | [`standstill`] | waiting for the runner at points of the guest's time |
 //! | [`life`] | a CPU between lives: parked, loading, starting |
 //!
 //! # Invariants
@@ -26,6 +27,7 @@ pub mod fence;
 pub mod hypercalls;
 pub mod life;
 pub mod reach;
+pub mod standstill;
 pub mod state;
 
 pub use denials::Denial;

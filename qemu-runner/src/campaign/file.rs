@@ -15,7 +15,7 @@ use super::validate::{self, Problem};
 use super::when::{OneOrMany, Repeat, When};
 use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Area, Registers};
-use crate::qemu::command::Machine;
+use crate::qemu::command::{Machine, Mode};
 
 /// The first key of every campaign file.
 pub const SCHEMA: &str = "hive-campaign/1";
@@ -103,15 +103,6 @@ fn bound() -> Spanned<u64> {
 
 fn one_spanned() -> Spanned<u64> {
     Spanned::new(0..0, 1)
-}
-
-/// How runs are carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// All CPUs at once, as fast as the host goes.
-    #[default]
-    Realtime,
 }
 
 /// How precise the result shall be, at 95 %.

@@ -6,7 +6,7 @@
 //! | [`file`], [`when`], [`validate`] | the campaign file, and what it must keep to |
 //! | [`draw`], [`resolve`] | from a seed to everything that a run does |
 //! | [`check`], [`states`] | what a campaign does and needs, without running it |
-//! | [`run`] | carrying out the runs |
+//! | [`run`], [`jobs`] | carrying out the runs, several at a time |
 //! | [`outcome`], [`lanes`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
 //! | [`directory`] | the manifest and the finished runs; going on where they stopped |
 //! | [`statistics`], [`summary`] | intervals, bounds, latencies; what the runs show together |
@@ -19,6 +19,7 @@ pub mod compare;
 pub mod directory;
 pub mod draw;
 pub mod file;
+pub mod jobs;
 pub mod lanes;
 pub mod outcome;
 pub mod record;

@@ -249,7 +249,7 @@ fn label(
         Violation::Unnoticed { .. } | Violation::LostWithTheLiving { .. } if noticed => {
             Containment::RecoveryFailed
         }
-        Violation::LostWithTheLiving { .. } => Containment::Propagated,
+        Violation::LostWithTheLiving { .. } | Violation::ForeignWrite(_) => Containment::Propagated,
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
             match (noticed, is_target(cell)) {

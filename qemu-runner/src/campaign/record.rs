@@ -151,7 +151,7 @@ impl Record {
             violations: violations.collect(),
             measured: Some(Measured::of(run, &verdict, latencies)),
             infra: None,
-            ram_sha256: None,
+            ram_sha256: run.ram_sha256.clone(),
             wall_ms: milliseconds(wall),
         }
     }

@@ -1,6 +1,8 @@
 //! One run of a campaign again, from what was resolved then.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use super::arguments::ReplayArguments;
 use super::directory::{self, Finished};
@@ -10,11 +12,13 @@ use super::run::pause_limit;
 use crate::commands::{judge, prepare};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
+use crate::interrupt;
 use crate::latency::Latencies;
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
 use crate::qemu::command::Serial;
-use crate::qemu::process::Keep;
+use crate::qemu::process::{Keep, Launch};
+use crate::session::Session;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 
@@ -50,12 +54,20 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         Keep::Nothing
     };
     let machine = campaign.machine.get_ref().machine();
-    let launch = prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?;
+    let launch = Launch {
+        mode: campaign.header.mode,
+        ..prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?
+    };
     let detail = match trace {
         Some(_) => Detail::All,
         None => Detail::Events,
     };
     let plan = resolved.plan();
+    if arguments.gdb {
+        let session = experiment::stop_at_fault(&launch, &plan, &mut progress)?;
+        progress.clear();
+        return debug(session, &resolved);
+    }
     let run = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
@@ -66,8 +78,16 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         &latencies,
         pause_limit(&campaign),
     );
-    let then = finished.records.get(&arguments.run);
-    let then = then.map_or("not finished", |record| record.containment.text());
+    let record = finished.records.get(&arguments.run);
+    let hash_then = record.and_then(|record| record.ram_sha256.as_deref());
+    if let (Some(then), Some(now)) = (hash_then, &run.ram_sha256) {
+        if then == now {
+            eprintln!("all memory is as it was then: SHA-256 {now}");
+        } else {
+            eprintln!("memory is not as it was then: SHA-256 {now}, {then} then");
+        }
+    }
+    let then = record.map_or("not finished", |record| record.containment.text());
     eprintln!(
         "run {} of {}, {}: {then} then, {} now",
         arguments.run,
@@ -76,4 +96,24 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         now.text()
     );
     judge(&launch, &plan, &run, trace, format)
+}
+
+/// Leaves a stopped machine to the user, until QEMU ends or an interrupt is asked for.
+fn debug(mut session: Session, resolved: &Resolved) -> Result<Ending> {
+    let socket = session.qemu.directory().join("gdb");
+    let (kernel, monitor) = (
+        session.images.kernel.display(),
+        session.images.monitor.display(),
+    );
+    eprintln!(
+        "stopped after the first fault of {}; in another terminal:\n\
+         gdb -ex 'file {kernel}' -ex 'add-symbol-file {monitor}' -ex 'target remote {}'\n\
+         Ctrl-C ends the machine",
+        resolved.text(),
+        socket.display()
+    );
+    while session.qemu.ended()?.is_none() && interrupt::check().is_ok() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(Ending::Held)
 }

@@ -12,7 +12,9 @@ use super::draw::Number;
 use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::fault::catalogue::{Fault, HostFault};
+use crate::fault::channels::is_deterministic;
 use crate::fault::plan::parse_operation;
+use crate::qemu::command::Mode;
 
 /// Longest time in a file: an hour, in milliseconds.
 const MILLISECONDS_MAX: u64 = 3_600_000;
@@ -343,6 +345,11 @@ impl Check<'_> {
     /// Keys that only some faults have.
     fn extras(&self, strike: StrikeKeys<'_>) -> Result<(), Problem> {
         let name = strike.model.name();
+        let header = &self.campaign.header;
+        if header.mode == Mode::Deterministic && !is_deterministic(strike.model) {
+            let problem = format!("{name} strikes at a time of the host's; expected mode realtime");
+            return self.refuse(strike.target, &problem);
+        }
         if !strike.model.is_of_one_cpu() && strike.target.get_ref().cpu != Choice::default() {
             let problem = format!("{name} is no fault of one CPU; expected no key cpu");
             return self.refuse(strike.target, &problem);

@@ -1,6 +1,6 @@
 //! A fault that waits for its trigger.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::fault::channels::Channels;
@@ -10,6 +10,7 @@ use crate::fault::trigger::{Progress, Seen};
 use crate::guest::cells::load;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::Observed;
+use crate::pace::Moment;
 use crate::qemu::gdb::breakpoints::Point;
 use crate::session::Session;
 
@@ -27,7 +28,7 @@ pub(super) struct Armed {
     from: u64,
     progress: Progress,
     /// When it is due, once its cause was there.
-    due: Option<Instant>,
+    due: Option<Moment>,
     /// What the CPUs are to meet, while it is set.
     point: Option<Point>,
 }
@@ -39,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     /// The records that are new.
     pub(super) fresh: &'a [Observed],
     pub(super) is_settled: bool,
+    /// The moment of the run.
+    pub(super) now: Moment,
 }
 
 impl Armed {
@@ -71,6 +74,17 @@ impl Armed {
         self.due.is_some() || matches!(self.trigger.cause, Cause::Now | Cause::Settled)
     }
 
+    /// When it is due, once its cause came.
+    pub(super) const fn due(&self) -> Option<Moment> {
+        self.due
+    }
+
+    /// How long it is not due at `now`, once its cause came; not zero.
+    pub(super) fn until_due(&self, now: Moment) -> Option<Duration> {
+        let span = self.due?.since(now);
+        (!span.is_zero()).then_some(span)
+    }
+
     /// Looks once; whether it is due now.
     ///
     /// # Errors
@@ -89,10 +103,10 @@ impl Armed {
             };
             if self.progress.advance(&self.trigger, seen) {
                 self.disarm(around.channels)?;
-                self.due = Some(Instant::now() + self.trigger.delay);
+                self.due = Some(around.now + self.trigger.delay);
             }
         }
-        Ok(self.due.is_some_and(|due| due <= Instant::now()))
+        Ok(self.due.is_some_and(|due| due <= around.now))
     }
 
     /// Takes back what it set.

@@ -3,6 +3,9 @@
 //! qtest serves for memory and interrupts; where a QEMU has none, the gdb stub does the same at the
 //! price of a short stop. The gdb stub is connected only where a fault needs it, because connecting
 //! stops the machine.
+//!
+//! In the deterministic mode the machine itself does what is ordered while it stands still
+//! ([`Orders`]): every other channel acts at a time of the host's.
 
 use super::catalogue::{Fault, HostFault};
 use super::plan::{Kind, Plan, Trigger};
@@ -11,6 +14,7 @@ use crate::qemu::gdb::{CpuFreezer, Gdb};
 use crate::qemu::process::Qemu;
 use crate::qemu::qmp::{MachineCheckInjector, Qmp};
 use crate::qemu::qtest::{BusAccess, Delivery, InterruptInjector, Qtest};
+use crate::qemu::standstill::Orders;
 
 /// The channels of one machine.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct Channels {
     pub qmp: Qmp,
     qtest: Option<Qtest>,
     gdb: Option<Gdb>,
+    /// In the deterministic mode, in place of the others.
+    orders: Option<Orders>,
 }
 
 impl Channels {
@@ -30,7 +36,22 @@ impl Channels {
         let qtest = qemu.qtest().ok();
         let needed = qtest.is_none() || (plan.kind != Kind::Golden && needs_gdb(plan));
         let gdb = if needed { Some(qemu.gdb()?) } else { None };
-        Ok(Self { qmp, qtest, gdb })
+        Ok(Self {
+            qmp,
+            qtest,
+            gdb,
+            orders: None,
+        })
+    }
+
+    /// The channels of a machine that stands still whenever they are used.
+    pub const fn deterministic(qmp: Qmp, orders: Orders) -> Self {
+        Self {
+            qmp,
+            qtest: None,
+            gdb: None,
+            orders: Some(orders),
+        }
     }
 
     /// The memory bus.
@@ -38,6 +59,9 @@ impl Channels {
     /// # Errors
     /// [`Error::Channel`] if there is no way to it.
     pub fn bus(&mut self) -> Result<&mut dyn BusAccess> {
+        if let Some(orders) = &mut self.orders {
+            return Ok(orders);
+        }
         match (&mut self.qtest, &mut self.gdb) {
             (Some(qtest), _) => Ok(qtest),
             (None, Some(gdb)) => Ok(gdb),
@@ -50,6 +74,9 @@ impl Channels {
     /// # Errors
     /// [`Error::Channel`].
     pub fn interrupt(&mut self, apic_id: u8, delivery: Delivery) -> Result<()> {
+        if let Some(orders) = &mut self.orders {
+            return orders.interrupt(apic_id, delivery);
+        }
         match (&mut self.qtest, &mut self.gdb) {
             (Some(qtest), _) => qtest.interrupt(apic_id, delivery),
             (None, Some(gdb)) => gdb.interrupt(apic_id, delivery),
@@ -62,9 +89,10 @@ impl Channels {
     /// # Errors
     /// [`Error::Channel`] if it was not connected.
     pub fn freezer(&mut self) -> Result<&mut dyn CpuFreezer> {
-        match &mut self.gdb {
-            Some(gdb) => Ok(gdb),
-            None => Err(missing()),
+        match (&mut self.orders, &mut self.gdb) {
+            (Some(orders), _) => Ok(orders),
+            (None, Some(gdb)) => Ok(gdb),
+            (None, None) => Err(missing()),
         }
     }
 
@@ -79,6 +107,22 @@ impl Channels {
     /// What raises machine checks.
     pub fn machine_checks(&mut self) -> &mut dyn MachineCheckInjector {
         &mut self.qmp
+    }
+}
+
+/// Whether a fault can strike while the machine stands still: what it needs is a change of memory
+/// or a message to a local APIC, and not QEMU's own part.
+pub const fn is_deterministic(fault: Fault) -> bool {
+    match fault {
+        Fault::Inner(_) => true,
+        Fault::Host(fault) => matches!(
+            fault,
+            HostFault::CpuHalt
+                | HostFault::CpuFreeze
+                | HostFault::CpuNmi
+                | HostFault::MemBitflip
+                | HostFault::MemPointer
+        ),
     }
 }
 

@@ -224,8 +224,14 @@ pub const fn in_window(physical: u64) -> u64 {
     WINDOW + (physical & (WINDOW_BYTES - 1))
 }
 
+/// So many pages that agree on where the image begins leave no doubt.
+const PAGES_ENOUGH: usize = 16;
+
 /// Looks for the pages of the image's first segment, which no kernel changes.
-fn find_image(
+///
+/// # Errors
+/// [`Error::Guest`] if it is not there.
+pub(crate) fn find_image(
     memory: &GuestMemory,
     region: FrameRange,
     segments: &[Segment],
@@ -243,9 +249,12 @@ fn find_image(
     for frame in region.iter().skip((PUBLIC_SIZE / PAGE_SIZE) as usize) {
         memory.read(frame.start(), &mut page)?;
         if let Some(&offset) = pages.get(&page[..]) {
-            *starts
-                .entry(frame.start().0.wrapping_sub(offset))
-                .or_default() += 1;
+            let start = frame.start().0.wrapping_sub(offset);
+            let agreeing = starts.entry(start).or_default();
+            *agreeing += 1;
+            if *agreeing == PAGES_ENOUGH {
+                break;
+            }
         }
     }
     let physical = starts

@@ -10,6 +10,7 @@ use rpc::operation::Operation;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Expectation, Fault, HostFault};
+use super::channels::is_deterministic;
 pub use super::trigger::{Cause, Trigger, parse_event};
 use crate::error::{Error, Result};
 use crate::observation::matters;
@@ -302,6 +303,23 @@ impl Plan {
                     "there is no cell {cell}: the last is cell {last}"
                 )))
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses faults that cannot strike in the deterministic mode.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_deterministic(&self) -> Result<()> {
+        match self
+            .strikes()
+            .find(|strike| !is_deterministic(strike.fault))
+        {
+            Some(strike) => Err(Error::Usage(format!(
+                "{} strikes at a time of the host's; it cannot be deterministic",
+                strike.fault
+            ))),
             None => Ok(()),
         }
     }

@@ -115,6 +115,25 @@ impl MachineView {
         Ok((!text.is_empty()).then_some(text))
     }
 
+    /// Where the record lies.
+    pub const fn record(&self) -> PhysicalAddress {
+        self.base
+    }
+
+    /// The number of the CPU whose local APIC has this identifier.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn cpu_of_apic(&self, memory: &GuestMemory, apic_id: u32) -> Result<Option<usize>> {
+        for number in 0..self.cpus {
+            let cpu = self.cpu(memory, number)?;
+            if u32::from(cpu.apic_id) == apic_id {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
     /// How many cells.
     pub fn cells(&self) -> usize {
         self.regions.len()

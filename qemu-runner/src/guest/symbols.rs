@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use cell::PhysicalAddress;
-use object::{Object, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
 use crate::error::{Context, Error, Result};
@@ -58,6 +58,27 @@ pub fn segments(image: &Path) -> Result<Vec<Segment>> {
         .collect();
     segments.sort_by_key(|segment| segment.address);
     Ok(segments)
+}
+
+/// The code and the constants of an ELF file: what nobody changes once it is loaded.
+///
+/// # Errors
+/// [`Error::Guest`] if the file is no ELF file.
+pub fn constants(image: &Path) -> Result<Vec<Segment>> {
+    let data = read(image)?;
+    let elf = parse(image, &data)?;
+    let is_constant = |name: &str| matches!(name, ".text" | ".rodata");
+    let sections = elf
+        .sections()
+        .filter(|section| section.name().is_ok_and(is_constant));
+    let parts = sections.filter_map(|section| {
+        Some(Segment {
+            address: section.address(),
+            size: section.size(),
+            content: section.data().ok()?.to_vec(),
+        })
+    });
+    Ok(parts.collect())
 }
 
 /// The functions of an ELF file, by address.

@@ -9,6 +9,7 @@
 //! | [`line`] | lines over a Unix socket, for the two line protocols |
 //! | [`qmp`] | QMP: commands and events |
 //! | [`qtest`] | qtest: accesses to the guest's memory bus |
+//! | [`standstill`] | the machine waits for the runner at points of its own time |
 //! | [`gdb`] | the gdb stub: CPUs frozen one by one |
 
 pub mod bounded;
@@ -19,3 +20,4 @@ pub mod line;
 pub mod process;
 pub mod qmp;
 pub mod qtest;
+pub mod standstill;

@@ -15,16 +15,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use cell::machine;
+use serde_json::json;
 use tempfile::TempDir;
 
-use super::command::{Afterwards, Machine, Serial, arguments};
+use super::command::{Afterwards, Machine, Mode, Serial, arguments};
 use super::gdb::Gdb;
 use super::install::{Accelerator, Installation, on_path};
 use super::line::ANSWER_LIMIT;
 use super::qmp::Qmp;
 use super::qtest::Qtest;
+use super::standstill::Standstills;
 use crate::error::{Context, Error, Result};
 use crate::guest::memory::GuestMemory;
+use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
 
@@ -53,6 +57,8 @@ pub struct Launch {
     pub installation: Installation,
     /// How it executes the guest.
     pub accelerator: Accelerator,
+    /// How time goes on.
+    pub mode: Mode,
     /// Where the serial port goes.
     pub serial: Serial,
     /// What becomes of the files.
@@ -66,6 +72,7 @@ pub struct Qemu {
     directory: Directory,
     memory: GuestMemory,
     cpus: u32,
+    standstills: Option<Standstills>,
 }
 
 impl Qemu {
@@ -76,10 +83,17 @@ impl Qemu {
     pub fn start(launch: &Launch) -> Result<(Self, Qmp)> {
         let directory = Directory::create(launch)?;
         let memory = GuestMemory::create(&directory.ram, launch.machine.memory)?;
+        let standstills = match launch.mode {
+            Mode::Realtime => None,
+            Mode::Deterministic => {
+                let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
+                Some(Standstills::create(&directory.path, record)?)
+            }
+        };
         let mut command = wrapped(&launch.installation.path);
-        command.args(arguments(
+        command.current_dir(&directory.path).args(arguments(
             &launch.machine,
-            launch.accelerator,
+            (launch.accelerator, launch.mode),
             &directory.path,
             &directory.ram,
             launch.serial,
@@ -105,9 +119,13 @@ impl Qemu {
             directory,
             memory,
             cpus,
+            standstills,
         };
         let qmp = qemu.await_socket("qmp").and_then(|()| qemu.qmp());
-        let qmp = qmp.map_err(|error| qemu.explain(error))?;
+        let mut qmp = qmp.map_err(|error| qemu.explain(error))?;
+        if launch.mode == Mode::Deterministic {
+            qmp.execute("cont", &json!({}))?;
+        }
         qemu.directory.forget_memory();
         Ok((qemu, qmp))
     }
@@ -128,6 +146,11 @@ impl Qemu {
     /// The guest's memory.
     pub const fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// What the machine goes by, in the deterministic mode; to be had once.
+    pub const fn take_standstills(&mut self) -> Option<Standstills> {
+        self.standstills.take()
     }
 
     /// The run directory.
@@ -204,6 +227,8 @@ impl Drop for Qemu {
 
 /// QEMU's program, under a wrapper that ties its life to the runner's where there is one.
 fn wrapped(program: &Path) -> Command {
+    // QEMU is started in another directory.
+    let program = &std::path::absolute(program).unwrap_or_else(|_| program.into());
     match on_path("setpriv") {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
@@ -268,6 +293,7 @@ impl Drop for Directory {
 /// A directory that only this user can enter, with a path short enough for sockets.
 fn short_temporary_directory() -> Result<TempDir> {
     let wanted = std::env::temp_dir();
+    let wanted = std::path::absolute(&wanted).unwrap_or(wanted);
     let base = if wanted.as_os_str().len() + 16 <= DIRECTORY_LENGTH_MAX {
         wanted
     } else {
