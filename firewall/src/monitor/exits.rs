@@ -77,7 +77,7 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
         },
         Exit::Nmi => judge_nmi(monitor, cpu),
         // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern.
-        Exit::Denied { .. } if !is_in_life(monitor, cpu) => Verdict::Leave,
+        Exit::Denied { .. } | Exit::Fatal { .. } if !is_in_life(monitor, cpu) => Verdict::Leave,
         Exit::Denied {
             denial,
             instruction,

@@ -75,7 +75,7 @@ fn wait_for_start(monitor: &Monitor, this: &PerCpu) -> Start {
         if let Some(start) = claim_reboot(monitor, this).or_else(|| take_order(monitor, this)) {
             return start;
         }
-        monitor.back_end.park();
+        monitor.back_end.park(this);
         cpu::clear_machine_check();
     }
 }

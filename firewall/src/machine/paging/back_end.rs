@@ -10,6 +10,7 @@ use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::Msr;
 
 use super::entry;
+use crate::format::{Format, X86};
 use crate::hypercall::VECTOR_KICK;
 use crate::machine::lapic::Command;
 use crate::monitor::hypercalls::{self, After, Request};
@@ -61,6 +62,10 @@ impl BackEnd for PagingBackEnd {
 
     fn is_enforcing(&self) -> bool {
         self.kind != machine::BackEnd::Off
+    }
+
+    fn format(&self) -> &'static dyn Format {
+        &X86
     }
 
     fn keeps_dirty_bits(&self) -> bool {
@@ -117,7 +122,7 @@ impl BackEnd for PagingBackEnd {
         }
     }
 
-    fn park(&self) {
+    fn park(&self, _cpu: &PerCpu) {
         // SAFETY: the monitor's tables are loaded: this CPU came from the start or through
         // `hypercall`.
         unsafe { entry::wait() };
