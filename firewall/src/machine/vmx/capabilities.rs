@@ -147,8 +147,8 @@ impl Plan {
         if locked_off == FEATURE_LOCKED {
             return Err(Refusal::LockedOff);
         }
-        let group = |group, needed, harmless, capability| Group {
-            group,
+        let group = |name, needed, harmless, capability| Group {
+            name,
             needed,
             harmless,
             capability,
@@ -215,7 +215,7 @@ fn check_ept(capability: u64) -> Result<InveptKind, Refusal> {
 
 /// One group of controls.
 struct Group {
-    group: &'static str,
+    name: &'static str,
     needed: u32,
     /// Bits that may be forced without being needed.
     harmless: u32,
@@ -227,7 +227,7 @@ impl Group {
     fn settle(&self) -> Result<u32, Refusal> {
         let (forced, allowed) = (self.capability as u32, (self.capability >> 32) as u32);
         let refuse = |bits| Refusal::Control {
-            group: self.group,
+            group: self.name,
             bits,
         };
         let missing = self.needed & !allowed;
@@ -237,7 +237,7 @@ impl Group {
         let unwanted = forced & !(self.needed | self.harmless);
         if unwanted != 0 {
             return Err(Refusal::Forced {
-                group: self.group,
+                group: self.name,
                 bits: unwanted,
             });
         }

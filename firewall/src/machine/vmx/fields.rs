@@ -145,7 +145,9 @@ impl Field {
 ///
 /// Whoever has one may read and write fields: what makes that sound is said where it is made.
 #[derive(Debug)]
-pub(crate) struct Current(());
+pub(crate) struct Current {
+    region: u64,
+}
 
 impl Current {
     /// Makes the structure at `region` current.
@@ -171,18 +173,20 @@ impl Current {
                 options(nostack),
             );
         }
-        (cleared != 0 && loaded != 0).then_some(Self(()))
+        (cleared != 0 && loaded != 0).then_some(Self { region })
     }
 
-    /// Makes the structure at `region`, which is this one, current no more: the processor keeps
-    /// nothing of it, and no field can be reached until it is loaded again.
-    pub(crate) fn unload(&mut self, region: u64) {
+    /// Makes the structure current no more: the processor keeps nothing of it, and no field can be
+    /// reached until it is loaded again.
+    pub(crate) fn unload(&mut self) {
+        let region = self.region;
         // SAFETY: the processor is in VMX operation as long as `self` lives (`load`); the page is
         // the structure's own.
         unsafe { asm!("vmclear [{}]", in(reg) &raw const region, options(nostack)) };
     }
 
     /// Reads a field.
+    #[expect(clippy::unused_self, reason = "whoever has one may read")]
     pub(crate) fn read(&self, field: Field) -> u64 {
         let value: u64;
         let is_read: u8;
@@ -206,6 +210,7 @@ impl Current {
     /// # Safety
     /// With `value` in it, an entry still gives the guest no memory of the monitor's, and an exit
     /// still leads to `enter`.
+    #[expect(clippy::unused_self, reason = "whoever has one may write")]
     pub(crate) unsafe fn write(&mut self, field: Field, value: u64) {
         let is_written: u8;
         // SAFETY: a structure is current as long as `self` lives; the caller vouches for the value.

@@ -109,7 +109,7 @@ impl<'a> Operation<'a> {
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        self.structure.unload(self.area.structure.address());
+        self.structure.unload();
         leave();
     }
 }
