@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_violation_while_an_event_is_delivered_ends_the_life() {
         let exit = translate(&ExitRecord {
-            vectoring: event::VALID | event::KIND_EXCEPTION | 14,
+            vectoring: event::VALID | event::KIND_EXCEPTION | 0xe,
             qualification: 0x181,
             ..with(reason::EPT_VIOLATION)
         });
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_refused_entry_is_an_exit_of_its_own() {
-        let bad_guest_state = reason::ENTRY_FAILED | 33;
+        let bad_guest_state = reason::ENTRY_FAILED | 0x21;
         let exit = translate(&with(bad_guest_state));
         let expected = Exit::Fatal {
             kind: EvidenceKind::EntryRefused,
