@@ -4,7 +4,7 @@
 # pages, SSE, a stack, a descriptor table. References: Multiboot Specification 0.6.96, 3.2; AMD64 APM volume 2,
 # rev. 3.41, 14.4 (initialization), 1.2.
 #
-# The x87 unit is left as reset left it: why `FNINIT` must not be used here is said in `firewall`, `svm::enter`.
+# The x87 unit is left as reset left it: why `FNINIT` must not be used here is said in `firewall`, `registers`.
 #
 # True at `multiboot_entry`: 32-bit protected mode, paging off, EAX the magic number, EBX the information.
 # True at `startup_begin`: real mode, CS:IP at the start of the page that was named in the start-up interrupt; the boot
