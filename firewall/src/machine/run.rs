@@ -50,7 +50,7 @@ pub(crate) fn run(monitor: &Monitor, cpu: &PerCpu, start: Start, guest: &mut imp
     // A new life has other tables: whatever is held from the one before is outdated.
     let mut translations = Translations::Drop;
     let kicks_seen = &monitor.machine.cpu(cpu.id).kicks_seen;
-    let mut kicks_served = 0;
+    let mut served = Served::default();
     loop {
         if fence::answer_kicks(monitor, cpu) {
             translations = Translations::Drop;
@@ -59,11 +59,7 @@ pub(crate) fn run(monitor: &Monitor, cpu: &PerCpu, start: Start, guest: &mut imp
             return;
         }
         guest.open_ports(port_map(monitor, cpu));
-        let kicks = kicks_seen.load(Ordering::SeqCst);
-        if translations == Translations::Drop {
-            kicks_served = kicks;
-        }
-        assert!(kicks == kicks_served, "a kick was seen and not served");
+        served.note(kicks_seen.load(Ordering::SeqCst), translations);
         let exit = guest.enter(translations);
         if fence::stop_by_machine_check(monitor, cpu) {
             return;
@@ -88,10 +84,49 @@ pub(crate) fn run(monitor: &Monitor, cpu: &PerCpu, start: Start, guest: &mut imp
     }
 }
 
+/// How many kicks of this CPU were followed by the loss of its translations.
+#[derive(Debug, Default)]
+struct Served(u64);
+
+impl Served {
+    /// Notes an entry of a CPU that says it has seen `kicks`.
+    ///
+    /// # Panics
+    /// If there is one among them that was not served (invariant 1).
+    fn note(&mut self, kicks: u64, translations: Translations) {
+        if translations == Translations::Drop {
+            self.0 = kicks;
+        }
+        assert!(self.0 == kicks, "a kick was seen and not served");
+    }
+}
+
 /// The serial port may have changed hands since the last entry.
 fn port_map(monitor: &Monitor, cpu: &PerCpu) -> &'static PortMap {
     let owner = monitor.machine.uart_owner.load(Ordering::SeqCst);
     let is_owner = owner == cpu.cell.index() as u32;
     cpu.had_uart.store(is_owner, Ordering::Relaxed);
     if is_owner { &UART_OPEN } else { &CLOSED_PORTS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translations_may_stay_until_a_kick_is_seen() {
+        let mut served = Served::default();
+        served.note(3, Translations::Drop);
+        served.note(3, Translations::Keep);
+        served.note(4, Translations::Drop);
+        served.note(4, Translations::Keep);
+    }
+
+    #[test]
+    #[should_panic(expected = "a kick was seen and not served")]
+    fn a_kick_that_was_seen_and_not_served_stops_the_cpu() {
+        let mut served = Served::default();
+        served.note(3, Translations::Drop);
+        served.note(4, Translations::Keep);
+    }
 }
