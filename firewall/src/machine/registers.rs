@@ -1,8 +1,8 @@
 //! The registers of a guest that the processor leaves to the monitor, and how they are switched.
 //!
 //! Both hardware back ends enter their guests by a naked function of their own, made with
-//! `switch_asm`, which names the offsets of [`GuestRegisters`], and out of `load_guest` and
-//! `save_guest`.
+//! `switch_asm`, which names the offsets of [`GuestRegisters`], and out of `save_host`, `load_guest`,
+//! `save_guest` and `restore_host`.
 //!
 //! The x87 registers stay the guest's all the while, for a CPU runs one guest only. Neither
 //! `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a change
@@ -59,6 +59,20 @@ impl GuestRegisters {
             r15: 0,
         }
     }
+}
+
+/// Pushes the registers that a function has to keep.
+macro_rules! save_host {
+    () => {
+        ".irp register, rbp, rbx, r12, r13, r14, r15\npush \\register\n.endr\n"
+    };
+}
+
+/// Pops what `save_host` pushed.
+macro_rules! restore_host {
+    () => {
+        ".irp register, r15, r14, r13, r12, rbx, rbp\npop \\register\n.endr\n"
+    };
 }
 
 /// Loads every register from where RSI points, but RSI, RSP and RAX.
@@ -146,4 +160,4 @@ macro_rules! switch_asm {
     };
 }
 
-pub(crate) use {load_guest, save_guest, switch_asm};
+pub(crate) use {load_guest, restore_host, save_guest, save_host, switch_asm};

@@ -18,7 +18,9 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use crate::machine::registers::{GuestRegisters, load_guest, save_guest, switch_asm};
+use crate::machine::registers::{
+    GuestRegisters, load_guest, restore_host, save_guest, save_host, switch_asm,
+};
 
 /// Loads what neither `VMRUN` nor an exit touches: FS, GS, TR, LDTR, the system call registers.
 ///
@@ -40,12 +42,7 @@ pub(crate) unsafe fn load_rest(vmcb: u64) {
 pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegisters) {
     switch_asm!({
         // (1)
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        save_host!(),
         "push rsi",
         // (2)
         "mov rax, rdi",
@@ -62,12 +59,7 @@ pub(crate) unsafe extern "sysv64" fn enter(vmcb: u64, registers: *mut GuestRegis
         "nop",
         "clgi",
         // (6)
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
+        restore_host!(),
         "ret",
     })
 }

@@ -23,7 +23,9 @@ use core::mem::offset_of;
 use core::sync::atomic::AtomicU32;
 
 use super::fields::Field;
-use crate::machine::registers::{GuestRegisters, load_guest, save_guest, switch_asm};
+use crate::machine::registers::{
+    GuestRegisters, load_guest, restore_host, save_guest, save_host, switch_asm,
+};
 
 /// What `enter` and the NMI handler work on.
 #[repr(C)]
@@ -68,12 +70,7 @@ pub(crate) mod outcome {
 pub(crate) unsafe extern "sysv64" fn enter(switch: *mut Switch) -> u32 {
     switch_asm!({
         // (1)
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        save_host!(),
         "push rdi",
         "mov eax, {host_rsp}",
         "vmwrite rax, rsp",
@@ -122,12 +119,7 @@ pub(crate) unsafe extern "sysv64" fn enter(switch: *mut Switch) -> u32 {
         "mov eax, {exited}",
         // (5)
         "5:",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
+        restore_host!(),
         "ret",
     }
         rax = const offset_of!(GuestRegisters, rax),
