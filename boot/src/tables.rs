@@ -5,10 +5,10 @@
 //!
 //! Behind NPT two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens
 //! the global interrupt flag, and a machine check there. Behind EPT they can come at any time, and
-//! each CPU gets tables of its own, with stacks for them (`vmx::host`). Behind page tables, ordinary
-//! interrupts reach it while it waits. All are dismissed; what they mean is read from memory
-//! afterwards. Any exception is the monitor's own bug: it is reported and this CPU stops, the others
-//! go on.
+//! each CPU gets tables of its own, with stacks for them (`vmx::host`). Behind page tables,
+//! ordinary interrupts reach it while it waits. All are dismissed; what they mean is read from
+//! memory afterwards. Any exception is the monitor's own bug: it is reported and this CPU stops,
+//! the others go on.
 //!
 //! # Not guaranteed
 //! The handlers run on the stack that is in use. That is sound where the flag is opened (see

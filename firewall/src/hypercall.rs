@@ -1,10 +1,10 @@
 //! The hypercalls: what a cell kernel may ask of the monitor, and what it is answered.
 //!
 //! # Calling convention
-//! Behind NPT the kernel executes `VMMCALL`, behind EPT `VMCALL`; behind page tables it calls the entry that the
-//! handover block names. Either way: RAX holds the number, RDI, RSI, RDX, RCX up to four arguments.
-//! On return RAX holds a [`Status`], RDX the value; every other register is kept. A hypercall never
-//! blocks, and takes time bounded by its arguments ([`FRAMES_PER_CALL_MAX`]).
+//! Behind NPT the kernel executes `VMMCALL`, behind EPT `VMCALL`; behind page tables it calls the
+//! entry that the handover block names. Either way: RAX holds the number, RDI, RSI, RDX, RCX up to
+//! four arguments. On return RAX holds a [`Status`], RDX the value; every other register is kept. A
+//! hypercall never blocks, and takes time bounded by its arguments ([`FRAMES_PER_CALL_MAX`]).
 //!
 //! # Rights
 //! The monitor knows the calling cell; no argument names it. A call that the cell had no right to

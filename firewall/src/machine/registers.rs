@@ -1,8 +1,8 @@
 //! The registers of a guest that the processor leaves to the monitor, and how they are switched.
 //!
 //! Both hardware back ends enter their guests by a naked function of their own, made with
-//! `switch_asm`, which names the offsets of [`GuestRegisters`], and out of `save_host`, `load_guest`,
-//! `save_guest` and `restore_host`.
+//! `switch_asm`, which names the offsets of [`GuestRegisters`], and out of `save_host`,
+//! `load_guest`, `save_guest` and `restore_host`.
 //!
 //! The x87 registers stay the guest's all the while, for a CPU runs one guest only. Neither
 //! `FXSAVE` nor `FXRSTOR`: QEMU's TCG (7.2) executes `FXRSTOR` and `FNINIT` of any CPU by a change
@@ -132,8 +132,8 @@ macro_rules! save_guest {
     };
 }
 
-/// `naked_asm!` with the offsets of [`GuestRegisters`] as operands, named as its fields are (but for
-/// RAX, which not every user needs).
+/// `naked_asm!` with the offsets of [`GuestRegisters`] as operands, named as its fields are; without
+/// RAX, which not every user needs.
 macro_rules! switch_asm {
     ({ $($line:tt)* } $($operand:tt)*) => {
         core::arch::naked_asm!(

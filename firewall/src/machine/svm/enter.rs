@@ -4,8 +4,9 @@
 //! True on entry: host mode, EFER.SVME set, the host save area named, GIF clear, RFLAGS.IF clear,
 //! identity-mapped stack of this CPU. Phases: (1) save the host's callee-saved registers; (2) load
 //! the guest's FP state and general registers; (3) `VMRUN`; (4) save the guest's registers and FP
-//! state; (5) open the global interrupt flag for one instruction, so that the NMI that caused the exit, or one that came since, is taken (and dismissed) here on a stack
-//! that no red zone is in use of; (6) restore the host.
+//! state; (5) open the global interrupt flag for one instruction, so that the NMI that caused the
+//! exit, or one that came since, is taken (and dismissed) here on a stack that no red zone is in
+//! use of; (6) restore the host.
 //!
 //! The processor saves and restores RAX, RSP, RIP, RFLAGS, CS, SS, CR0, CR3, CR4, EFER, GDTR, IDTR
 //! of the host (APM volume 2, rev. 3.41, 15.5.1). **Not** saved: the host's FS, GS, TR, LDTR and

@@ -1,8 +1,8 @@
 //! A virtual CPU: enters, sees to the small exits itself, carries verdicts out.
 //!
 //! # References
-//! SDM 24.8.3 (events at an entry), 26.3.1.5 (what blocks them), 26.6 (their delivery), 27.2 (what an
-//! exit tells), 30.4 (numbers of refused entries).
+//! SDM 24.8.3 (events at an entry), 26.3.1.5 (what blocks them), 26.6 (their delivery), 27.2 (what
+//! an exit tells), 30.4 (numbers of refused entries).
 
 use core::arch::x86_64::__cpuid_count;
 

@@ -189,8 +189,8 @@ const fn task_descriptor(base: u64) -> [u64; 2] {
     [low, base >> 32]
 }
 
-/// Lets NMIs in again, which an NMI exit blocks until the next `IRET` (SDM volume 3, 6.7.1, 27.5.5):
-/// one that leads to the instruction behind it.
+/// Lets NMIs in again, which an NMI exit blocks until the next `IRET` (SDM volume 3, 6.7.1 and
+/// 27.5.5): one that leads to the instruction behind it.
 pub(super) fn unblock_nmis() {
     // SAFETY: the frame on the stack is that of this very place: same stack, flags and segments.
     // Without `nostack`, the red zone is out of use.

@@ -17,8 +17,8 @@
 //! What it stops: stores to, and loads from, memory that the nested table does not give (28.2);
 //! every port, every model-specific register and every instruction of the monitor's that the maps
 //! do not free; a machine check and a triple fault of the cell; the end of long mode in a cell
-//! (only 64-bit guests are run, so that no "unrestricted guest" is needed); INIT, which exits (25.2).
-//! Interrupts go straight to the cell.
+//! (only 64-bit guests are run, so that no "unrestricted guest" is needed); INIT, which exits
+//! (25.2). Interrupts go straight to the cell.
 //!
 //! What it does **not** stop: a cell that never returns from `SMI`; microarchitectural side
 //! channels; a cell that makes its own caches cold (`WBINVD`, CR0.CD). Page-modification logging
