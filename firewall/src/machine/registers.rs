@@ -132,8 +132,8 @@ macro_rules! save_guest {
     };
 }
 
-/// `naked_asm!` with the offsets of [`GuestRegisters`] as operands, named as its fields are; without
-/// RAX, which not every user needs.
+/// `naked_asm!` with the offsets of [`GuestRegisters`] as operands, named as its fields are,
+/// without RAX, which not every user needs.
 macro_rules! switch_asm {
     ({ $($line:tt)* } $($operand:tt)*) => {
         core::arch::naked_asm!(
