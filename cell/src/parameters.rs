@@ -223,6 +223,20 @@ mod tests {
     }
 
     #[test]
+    fn every_back_end_has_a_word() {
+        for (word, firewall) in [
+            ("auto", Firewall::Auto),
+            ("npt", Firewall::Npt),
+            ("ept", Firewall::Ept),
+            ("paging", Firewall::Paging),
+            ("off", Firewall::Off),
+        ] {
+            let line = std::format!("image firewall={word}");
+            assert_eq!(Parameters::parse(&line).unwrap().firewall, firewall);
+        }
+    }
+
+    #[test]
     fn values_are_taken() {
         let parameters = Parameters::parse("image cells=8 firewall=npt tick=1000 discard=writable");
         let parameters = parameters.unwrap();

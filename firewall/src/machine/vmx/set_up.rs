@@ -186,3 +186,80 @@ fn segments() -> impl Iterator<Item = (Field, u64)> {
             ]
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::vmx::capabilities::{Fixed, InveptKind};
+    use cell::{Incarnation, PhysicalAddress};
+
+    const PLAN: Plan = Plan {
+        revision: 1,
+        pin: 0,
+        primary: 0,
+        secondary: 0,
+        exit: 0,
+        entry: 0,
+        cr0: Fixed {
+            ones: 0x8000_0021,
+            allowed: u64::MAX,
+        },
+        cr4: Fixed {
+            ones: 0x2000,
+            allowed: u64::MAX,
+        },
+        keeps_dirty_bits: true,
+        invept: InveptKind::Single,
+    };
+
+    const START: Start = Start {
+        incarnation: Incarnation(1),
+        entry: 0xffff_ffff_8000_1000,
+        stack: 0x9000,
+        argument: 0,
+        page_table_root: 0x7000,
+        bus_error_slots: PhysicalAddress(0),
+    };
+
+    #[test]
+    fn the_ept_pointer_says_how_the_tables_are() {
+        assert_eq!(ept_pointer(&PLAN, 0x5000), 0x505e);
+        let silent = Plan {
+            keeps_dirty_bits: false,
+            ..PLAN
+        };
+        assert_eq!(ept_pointer(&silent, 0x5000), 0x501e);
+    }
+
+    #[test]
+    fn no_field_is_set_twice() {
+        let all: Vec<_> = controls(&PLAN, 0x505e)
+            .into_iter()
+            .chain(guest_state(&PLAN, START))
+            .chain(segments())
+            .collect();
+        for (position, (field, _)) in all.iter().enumerate() {
+            let mut before = all[..position].iter();
+            assert!(before.all(|(other, _)| other != field), "{field:x?}");
+        }
+    }
+
+    /// The bits that VMX operation fixes are set, the monitor's, and seen by the cell as it would
+    /// see them without a monitor.
+    #[test]
+    fn a_cell_neither_sees_nor_changes_the_fixed_bits() {
+        let value = |wanted| {
+            let mut all = controls(&PLAN, 0)
+                .into_iter()
+                .chain(guest_state(&PLAN, START));
+            all.find(|(field, _)| *field == wanted).expect("set").1
+        };
+        assert_eq!(value(Field::GUEST_CR4), GUEST_CR4 | 0x2000);
+        assert_eq!(value(Field::CR4_SHADOW), GUEST_CR4);
+        assert_eq!(value(Field::CR4_MASK), 0x2000);
+        assert_eq!(
+            value(Field::CR0_MASK) & value(Field::GUEST_CR0),
+            0x8000_0021
+        );
+    }
+}
