@@ -70,6 +70,13 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
     if exit != Exit::Nmi {
         fence::note_other_exit(cpu);
     }
+    if let Exit::Fatal {
+        kind: EvidenceKind::Reset,
+        ..
+    } = exit
+    {
+        life::expect_reset(monitor, cpu);
+    }
     match exit {
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),

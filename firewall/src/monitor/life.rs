@@ -272,6 +272,14 @@ fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) 
     claimed
 }
 
+/// Marks the executing CPU absent, which an INIT may be about to reset: as in [`claim_for_restart`],
+/// no NMI may be sent to it until it is parked. One that waits for its start-up keeps an NMI pending
+/// (Bochs 2.7), and would take it in the start-up code.
+pub(crate) fn expect_reset(monitor: &Monitor, cpu: &PerCpu) {
+    let state = &monitor.machine.cpu(cpu.id).state;
+    state.store(CpuState::Absent as u32, Ordering::SeqCst);
+}
+
 /// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one.
 /// Returns whether there is nothing left to do for it.
 fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarnation) -> bool {
