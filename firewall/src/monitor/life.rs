@@ -272,9 +272,9 @@ fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) 
     claimed
 }
 
-/// Marks the executing CPU absent, which an INIT may be about to reset: as in [`claim_for_restart`],
-/// no NMI may be sent to it until it is parked. One that waits for its start-up keeps an NMI pending
-/// (Bochs 2.7), and would take it in the start-up code.
+/// Marks the executing CPU absent, which an INIT may be about to reset: as in
+/// [`claim_for_restart`], no NMI may be sent to it until it is parked. One that waits for its
+/// start-up keeps an NMI pending (Bochs 2.7), and would take it in the start-up code.
 pub(crate) fn expect_reset(monitor: &Monitor, cpu: &PerCpu) {
     let state = &monitor.machine.cpu(cpu.id).state;
     state.store(CpuState::Absent as u32, Ordering::SeqCst);
