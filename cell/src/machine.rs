@@ -41,6 +41,8 @@ pub enum BackEnd {
     Paging = 2,
     /// Not at all: page tables in which every cell may write what all of them have.
     Off = 3,
+    /// Intel VMX with extended page tables.
+    Ept = 4,
 }
 
 impl BackEnd {
@@ -50,6 +52,7 @@ impl BackEnd {
             1 => Some(Self::Npt),
             2 => Some(Self::Paging),
             3 => Some(Self::Off),
+            4 => Some(Self::Ept),
             _ => None,
         }
     }
@@ -60,7 +63,13 @@ impl BackEnd {
             Self::Npt => "npt",
             Self::Paging => "paging",
             Self::Off => "off",
+            Self::Ept => "ept",
         }
+    }
+
+    /// Whether the processor walks tables of the monitor's behind each cell's own.
+    pub const fn has_nested_paging(self) -> bool {
+        matches!(self, Self::Npt | Self::Ept)
     }
 }
 
@@ -121,6 +130,8 @@ pub enum EvidenceKind {
     Panic = 10,
     /// A CPU of the cell left its life by INIT.
     Reset = 11,
+    /// A table of the monitor's that the processor could not use: no fault of the cell's.
+    MonitorFault = 12,
 }
 
 impl EvidenceKind {
@@ -138,6 +149,7 @@ impl EvidenceKind {
             9 => Self::MachineCheck,
             10 => Self::Panic,
             11 => Self::Reset,
+            12 => Self::MonitorFault,
             _ => Self::None,
         }
     }
@@ -146,7 +158,12 @@ impl EvidenceKind {
     pub const fn is_fatal(self) -> bool {
         matches!(
             self,
-            Self::Shutdown | Self::EntryRefused | Self::MachineCheck | Self::Panic | Self::Reset
+            Self::Shutdown
+                | Self::EntryRefused
+                | Self::MachineCheck
+                | Self::Panic
+                | Self::Reset
+                | Self::MonitorFault
         )
     }
 }

@@ -15,6 +15,8 @@ pub enum Firewall {
     Auto,
     /// AMD SVM with nested page tables.
     Npt,
+    /// Intel VMX with extended page tables.
+    Ept,
     /// Page tables only.
     Paging,
     /// Nothing is enforced; to measure what enforcing costs, and to see what it is for.
@@ -46,7 +48,7 @@ impl Discard {
 pub struct Parameters {
     /// `cells=`: how many cells, 1 to 64.
     pub cells: usize,
-    /// `firewall=auto|npt|paging|off`.
+    /// `firewall=auto|npt|ept|paging|off`.
     pub firewall: Firewall,
     /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
     pub settings: Settings,
@@ -79,7 +81,7 @@ impl Parameters {
         ("cells", "1 to 64: how many cells"),
         (
             "firewall",
-            "auto, npt, paging or off: how the firewall is enforced",
+            "auto, npt, ept, paging or off: how the firewall is enforced",
         ),
         ("tick", "250 to 10000: microseconds between timer ticks"),
         (
@@ -146,6 +148,7 @@ impl Parameters {
                 self.firewall = match value {
                     "auto" => Firewall::Auto,
                     "npt" => Firewall::Npt,
+                    "ept" => Firewall::Ept,
                     "paging" => Firewall::Paging,
                     "off" => Firewall::Off,
                     _ => return None,
@@ -226,6 +229,20 @@ mod tests {
     fn an_empty_line_gives_the_defaults() {
         assert_eq!(Parameters::parse(""), Ok(Parameters::DEFAULT));
         assert_eq!(Parameters::parse("hive-monitor"), Ok(Parameters::DEFAULT));
+    }
+
+    #[test]
+    fn every_back_end_has_a_word() {
+        for (word, firewall) in [
+            ("auto", Firewall::Auto),
+            ("npt", Firewall::Npt),
+            ("ept", Firewall::Ept),
+            ("paging", Firewall::Paging),
+            ("off", Firewall::Off),
+        ] {
+            let line = std::format!("image firewall={word}");
+            assert_eq!(Parameters::parse(&line).unwrap().firewall, firewall);
+        }
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl CpuState {
 /// How a CPU came to the monitor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
-    /// By the start-up code, after a reset of the machine or an INIT.
+    /// By the start-up code, after a reset of the machine or an INIT; or by the INIT itself, where
+    /// the hardware gives that to the monitor as an exit.
     Reset,
     /// Out of a life that is over.
     Return,
@@ -144,6 +145,23 @@ impl Standing {
             match self.exchange(found, pack(CpuState::Parked, life)) {
                 Ok(()) => return Arrived::Parked,
                 // Somebody condemned it, which happens once per life.
+                Err(newer) => found = newer,
+            }
+        }
+    }
+
+    /// The CPU itself: an INIT exited to the monitor, and may yet reset the CPU. Returns how it
+    /// arrives if it was spared: one that was condemned has had its INIT; one that was not has met
+    /// somebody else's, and can still be condemned.
+    pub fn meet_init(&self) -> Arrival {
+        let mut found = self.0.load(Ordering::SeqCst);
+        loop {
+            let (state, life) = unpack(found);
+            if state == CpuState::Restarting {
+                return Arrival::Reset;
+            }
+            match self.exchange(found, pack(CpuState::Absent, life)) {
+                Ok(()) => return Arrival::Return,
                 Err(newer) => found = newer,
             }
         }
@@ -233,6 +251,27 @@ mod tests {
         assert_eq!(standing.condemn(FIRST), Condemned::Now);
         assert_eq!(standing.condemn(FIRST), Condemned::Before);
         assert_eq!(standing.condemn(SECOND), Condemned::Now);
+    }
+
+    #[test]
+    fn one_that_met_its_init_in_the_monitor_parks() {
+        let standing = running(FIRST);
+        assert_eq!(standing.condemn(FIRST), Condemned::Now);
+        let arrival = standing.meet_init();
+        assert_eq!(standing.condemn(FIRST), Condemned::Before);
+        assert_eq!(standing.arrive(arrival), Arrived::Parked);
+    }
+
+    #[test]
+    fn one_that_met_a_stray_init_is_parked_or_restarted() {
+        let standing = running(FIRST);
+        let arrival = standing.meet_init();
+        assert_eq!(standing.state(), CpuState::Absent);
+        assert_eq!(standing.arrive(arrival), Arrived::Parked);
+        let struck = running(FIRST);
+        let arrival = struck.meet_init();
+        assert_eq!(struck.condemn(FIRST), Condemned::Now);
+        assert_eq!(struck.arrive(arrival), Arrived::AwaitsReset);
     }
 
     #[test]

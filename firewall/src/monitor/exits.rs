@@ -11,6 +11,7 @@
 use core::sync::atomic::Ordering;
 
 use cell::machine::EvidenceKind;
+use cell::standing::Arrival;
 use cell::trace::Event;
 
 use super::denials::{self, Denial, Judgement};
@@ -55,8 +56,8 @@ pub enum Verdict {
     BusError(BusError),
     /// Deliver an NMI.
     Nmi,
-    /// Do not enter again: this life is over.
-    Leave,
+    /// Do not enter again: this life is over, and the CPU arrives in the monitor so.
+    Leave(Arrival),
 }
 
 /// Judges one exit.
@@ -69,14 +70,23 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
     if exit != Exit::Nmi {
         fence::note_other_exit(cpu);
     }
+    let arrival = match exit {
+        Exit::Fatal {
+            kind: EvidenceKind::Reset,
+            ..
+        } => life::expect_reset(monitor, cpu),
+        _ => Arrival::Return,
+    };
     match exit {
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),
-            After::Leave => Verdict::Leave,
+            After::Leave => Verdict::Leave(arrival),
         },
         Exit::Nmi => judge_nmi(monitor, cpu),
         // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern.
-        Exit::Denied { .. } if !is_in_life(monitor, cpu) => Verdict::Leave,
+        Exit::Denied { .. } | Exit::Fatal { .. } if !is_in_life(monitor, cpu) => {
+            Verdict::Leave(arrival)
+        }
         Exit::Denied {
             denial,
             instruction,
@@ -90,7 +100,7 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
             instruction,
         } => {
             fence::publish(monitor, cpu, kind, detail, instruction);
-            Verdict::Leave
+            Verdict::Leave(arrival)
         }
     }
 }

@@ -38,7 +38,6 @@ pub fn live(monitor: &Monitor, cpu: &PerCpu, mut arrival: Arrival) -> ! {
     standstill::wait_while_frozen(monitor, cpu);
     loop {
         let start = wait_for_start(monitor, cpu, arrival);
-        arrival = Arrival::Return;
         let entry = monitor.machine.cpu(cpu.id);
         entry.absolve();
         entry.standing.enter(start.incarnation);
@@ -47,7 +46,7 @@ pub fn live(monitor: &Monitor, cpu: &PerCpu, mut arrival: Arrival) -> ! {
             Event::Entered,
             [cpu.id.index() as u64, cpu.cell.index() as u64],
         );
-        monitor.back_end.run(monitor, cpu, start);
+        arrival = monitor.back_end.run(monitor, cpu, start);
     }
 }
 
@@ -66,7 +65,7 @@ fn wait_for_start(monitor: &Monitor, this: &PerCpu, arrival: Arrival) -> Start {
     }
     let standing = &monitor.machine.cpu(this.id).standing;
     while standing.arrive(arrival) == Arrived::AwaitsReset {
-        monitor.back_end.park();
+        monitor.back_end.park(this);
     }
     monitor.trace(
         this,
@@ -78,7 +77,7 @@ fn wait_for_start(monitor: &Monitor, this: &PerCpu, arrival: Arrival) -> Start {
         if let Some(start) = claim_reboot(monitor, this).or_else(|| take_order(monitor, this)) {
             return start;
         }
-        monitor.back_end.park();
+        monitor.back_end.park(this);
         cpu::clear_machine_check();
     }
 }
@@ -260,6 +259,13 @@ fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarn
         }
         Condemned::Before => start_up(monitor, cpu, target),
     }
+}
+
+/// Notes that an INIT struck the executing CPU, and may be about to reset it: no NMI may be sent to
+/// it until it is parked. One that waits for its start-up keeps an NMI pending (Bochs 2.7), and would
+/// take it in the start-up code. Returns how it arrives if the INIT spared it.
+pub(crate) fn expect_reset(monitor: &Monitor, cpu: &PerCpu) -> Arrival {
+    monitor.machine.cpu(cpu.id).standing.meet_init()
 }
 
 /// Sends the start-up to a CPU whose INIT was sent long enough ago.

@@ -18,8 +18,9 @@
 //! 1. No lock that a second CPU can wait for: shared words are atomics, a refused claim is answered
 //!    `Busy`.
 //! 2. What a CPU does here is bounded by the size of a region, never by another CPU.
-//! 3. The global interrupt flag is clear, except where `svm::enter` and `svm::park` open it for one
-//!    instruction.
+//! 3. No interrupt comes in the middle of it. NMIs do not either under SVM, where the global
+//!    interrupt flag is clear but for one instruction in `svm::enter` and `svm::park`; under VMX
+//!    their handler only notes them.
 
 pub mod denials;
 pub mod exits;

@@ -26,7 +26,7 @@ pub(crate) fn observe(monitor: &Monitor, cpu: &PerCpu) {
 /// Waits as long as this CPU is frozen.
 pub(crate) fn wait_while_frozen(monitor: &Monitor, cpu: &PerCpu) {
     while monitor.machine.standstill.is_frozen(cpu.id) {
-        monitor.back_end.park();
+        monitor.back_end.park(cpu);
     }
 }
 

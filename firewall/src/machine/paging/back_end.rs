@@ -11,6 +11,7 @@ use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::Msr;
 
 use super::entry;
+use crate::format::{Format, X86};
 use crate::hypercall::VECTOR_KICK;
 use crate::machine::lapic::Command;
 use crate::monitor::hypercalls::{self, After, Request};
@@ -64,6 +65,10 @@ impl BackEnd for PagingBackEnd {
         self.kind != machine::BackEnd::Off
     }
 
+    fn format(&self) -> &'static dyn Format {
+        &X86
+    }
+
     fn keeps_dirty_bits(&self) -> bool {
         self.is_enforcing()
     }
@@ -103,7 +108,7 @@ impl BackEnd for PagingBackEnd {
         unsafe { Msr::new(entry::MSR_PER_CPU).write(core::ptr::from_ref(cpu) as u64) };
     }
 
-    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) {
+    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) -> Arrival {
         let address = core::ptr::from_ref(monitor).cast_mut();
         cpu.paging.monitor.store(address, Ordering::SeqCst);
         // SAFETY: the loader built the tables for this back end, with the section of `enter` in
@@ -118,7 +123,7 @@ impl BackEnd for PagingBackEnd {
         }
     }
 
-    fn park(&self) {
+    fn park(&self, _cpu: &PerCpu) {
         // SAFETY: the monitor's tables are loaded: this CPU came from the start or through
         // `hypercall`.
         unsafe { entry::wait() };
