@@ -13,7 +13,7 @@ use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::channels::is_deterministic;
-use crate::fault::plan::parse_operation;
+use crate::fault::plan::{Cause, parse_operation};
 use crate::qemu::command::Mode;
 
 /// Longest time in a file: an hour, in milliseconds.
@@ -247,6 +247,12 @@ impl Check<'_> {
         let causes = when.causes().len();
         if causes > 1 {
             let problem = "expected one of event, symbol, write, access and load";
+            return self.refuse(strike.when, problem);
+        }
+        let is_deterministic = self.campaign.header.mode == Mode::Deterministic;
+        if is_deterministic && when.causes().iter().any(Cause::needs_gdb) {
+            let problem =
+                "symbol, write and access go by the time of the host; expected mode realtime";
             return self.refuse(strike.when, problem);
         }
         let name = strike.model.name();
