@@ -164,13 +164,6 @@ struct Waiting {
     operation: Operation,
     deadline: Instant,
     waiter: Waiter,
-    progress: Progress,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Progress {
-    Begun,
-    Sent,
 }
 
 #[derive(Debug)]
@@ -241,24 +234,14 @@ impl CallTable {
         self.waiting_for[peer.index()] += 1;
         let entry = &mut self.entries[index];
         entry.generation = entry.generation.wrapping_add(1);
-        let progress = Progress::Begun;
         entry.state = State::Waiting(Waiting {
             peer,
             operation,
             deadline,
             waiter,
-            progress,
         });
         self.statistics.begun += 1;
         Ok(Call(CallNumber::new(index, entry.generation)))
-    }
-
-    /// Notes that the request is in the ring. Decides between `TimedOut` and `Refused` at the
-    /// deadline.
-    pub fn mark_sent(&mut self, call: &Call) {
-        if let State::Waiting(waiting) = &mut self.entry(call).state {
-            waiting.progress = Progress::Sent;
-        }
     }
 
     /// Ends the call that `reply` answers.
@@ -274,21 +257,15 @@ impl CallTable {
 
     /// Ends every call whose deadline has passed, and shows it to `report`.
     pub fn expire(&mut self, now: Instant, report: impl FnMut(Ended)) {
-        let outcome_of = |waiting: &Waiting| match waiting.progress {
-            Progress::Sent => Outcome::TimedOut,
-            Progress::Begun => Outcome::Refused,
-        };
-        let ended = self.end_where(|waiting| waiting.deadline <= now, outcome_of, report);
+        let is_due = |waiting: &Waiting| waiting.deadline <= now;
+        let ended = self.end_where(is_due, Outcome::TimedOut, report);
         self.statistics.timed_out += ended;
     }
 
     /// Ends every call to a cell that was declared dead, and shows it to `report`.
     pub fn peer_gone(&mut self, peer: CellId, report: impl FnMut(Ended)) {
-        let ended = self.end_where(
-            |waiting| waiting.peer == peer,
-            |_| Outcome::PeerGone,
-            report,
-        );
+        let is_theirs = |waiting: &Waiting| waiting.peer == peer;
+        let ended = self.end_where(is_theirs, Outcome::PeerGone, report);
         self.statistics.peer_gone += ended;
     }
 
@@ -350,7 +327,7 @@ impl CallTable {
     fn end_where(
         &mut self,
         ends: impl Fn(&Waiting) -> bool,
-        outcome_of: impl Fn(&Waiting) -> Outcome,
+        outcome: Outcome,
         mut report: impl FnMut(Ended),
     ) -> u64 {
         let mut count = 0;
@@ -361,7 +338,6 @@ impl CallTable {
             if !ends(waiting) {
                 continue;
             }
-            let outcome = outcome_of(waiting);
             let &Waiting {
                 peer,
                 operation,

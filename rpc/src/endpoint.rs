@@ -96,6 +96,17 @@ impl<L: Locking> Link<L> {
             idle: [AtomicU64::new(NOTHING), AtomicU64::new(NOTHING)],
         }
     }
+
+    /// What the peer's produced words hold while there is nothing to read; `None` while it is not
+    /// admitted. While that changes, one word may be of before and one of after: the inbox, which
+    /// is looked at next, knows better.
+    fn idle(&self) -> Option<[u64; 2]> {
+        let words = self
+            .idle
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed));
+        (!words.contains(&NOTHING)).then_some(words)
+    }
 }
 
 impl<L: Locking> Default for Link<L> {
@@ -233,25 +244,17 @@ impl<'a, L: Locking> Endpoint<'a, L> {
     /// refused and that there may be more; a caller that polls until `None` sets itself a limit,
     /// for instance [`crate::layout::SLOTS`].
     pub fn poll(&self, peer: CellId, remote: &impl RemoteLane) -> Option<Result<Message, Refusal>> {
-        Queue::ALL
-            .into_iter()
-            .find_map(|queue| self.poll_queue(peer, queue, remote))
-    }
-
-    /// Takes the next message of one queue from `peer`.
-    pub fn poll_queue(
-        &self,
-        peer: CellId,
-        queue: Queue,
-        remote: &impl RemoteLane,
-    ) -> Option<Result<Message, Refusal>> {
         let (lane, link) = self.pair(peer)?;
-        let idle = link.idle[queue.index()].load(Ordering::Relaxed);
-        if idle == NOTHING || remote.produced(queue) == Ok(idle) {
-            return None;
-        }
-        link.inbox
-            .with(|inbox| inbox.next(queue, lane, remote, &link.idle))
+        let idle = link.idle()?;
+        let produced = remote.produced();
+        let has_news = |queue: &Queue| {
+            produced.is_err()
+                || produced.is_ok_and(|words| words[queue.index()] != idle[queue.index()])
+        };
+        Queue::ALL.into_iter().filter(has_news).find_map(|queue| {
+            link.inbox
+                .with(|inbox| inbox.next(queue, lane, remote, &link.idle))
+        })
     }
 
     /// Whether `peer` has said something that was not read yet: the last look before sleep. Takes
@@ -260,11 +263,13 @@ impl<'a, L: Locking> Endpoint<'a, L> {
         let Some((_, link)) = self.pair(peer) else {
             return false;
         };
-        Queue::ALL.into_iter().any(|queue| {
-            let idle = link.idle[queue.index()].load(Ordering::Relaxed);
-            let is_news = |index: u64| index != idle && index >> 32 == idle >> 32;
-            idle != NOTHING && remote.produced(queue).is_ok_and(is_news)
-        })
+        let Some(idle) = link.idle() else {
+            return false;
+        };
+        let is_news = |(index, idle): (u64, u64)| index != idle && index >> 32 == idle >> 32;
+        remote
+            .produced()
+            .is_ok_and(|words| words.into_iter().zip(idle).any(is_news))
     }
 
     /// Does what is due for `peer` at a tick: puts index words right that went wrong, and sends

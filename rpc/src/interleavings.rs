@@ -194,7 +194,7 @@ fn two_cpus_that_poll_take_each_message_once() {
 
 /// Polls for a request, as any CPU of the receiver may.
 fn poll(pair: &Pair, endpoint: &Endpoint<'_, HostLocking>) -> Option<u64> {
-    match endpoint.poll_queue(cell(0), QUEUE, &pair.from.lane_for(1))? {
+    match endpoint.poll(cell(0), &pair.from.lane_for(1))? {
         Ok(Message::Request(request)) => Some(request.call.0),
         other => panic!("{other:?}"),
     }

@@ -160,11 +160,11 @@ fn words<const N: usize>() -> [AtomicU64; N] {
 ///
 /// Loads are ordered as on x86: none takes effect before an earlier one.
 pub trait RemoteLane {
-    /// How much the other cell says it produced.
+    /// How much the other cell says it produced, by queue: one look serves both.
     ///
     /// # Errors
-    /// The word cannot be read.
-    fn produced(&self, queue: Queue) -> Result<u64, CarefulError>;
+    /// The words cannot be read.
+    fn produced(&self) -> Result<[u64; 2], CarefulError>;
 
     /// How much the other cell says it consumed.
     ///

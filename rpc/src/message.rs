@@ -433,13 +433,9 @@ fn tail_is_zero(payload: &[u64], length: u8) -> bool {
 fn checksum(words: &[u64]) -> u64 {
     const START: u64 = 0x243f_6a88_85a3_08d3;
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let covered = words
-        .iter()
-        .enumerate()
-        .filter(|&(position, _)| position != CHECKSUM_WORD);
-    covered.fold(START, |state, (_, &word)| {
-        (state ^ word).wrapping_mul(FACTOR).rotate_left(29)
-    })
+    let step = |state: u64, &word: &u64| (state ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let (before, rest) = words.split_at(CHECKSUM_WORD);
+    rest[1..].iter().fold(before.iter().fold(START, step), step)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -221,8 +221,9 @@ impl Consumer {
         remote: &impl RemoteLane,
         statistics: &mut ReceiveStatistics,
     ) -> Option<Result<Message, Refusal>> {
-        let result = match remote.produced(self.expectation.queue) {
-            Ok(index) => self.take(self.session.position(index)?, remote, statistics)?,
+        let queue = self.expectation.queue.index();
+        let result = match remote.produced() {
+            Ok(words) => self.take(self.session.position(words[queue])?, remote, statistics)?,
             Err(error) => Err(Refusal::Unreachable(error)),
         };
         own.consume(self.expectation.queue, self.idle_index());

@@ -103,8 +103,9 @@ impl LocalLane<'_> {
 }
 
 impl RemoteLane for LocalLane<'_> {
-    fn produced(&self, queue: Queue) -> Result<u64, CarefulError> {
-        Ok(self.lane()?.load_produced(queue))
+    fn produced(&self) -> Result<[u64; 2], CarefulError> {
+        let lane = self.lane()?;
+        Ok([Queue::Requests, Queue::Replies].map(|queue| lane.load_produced(queue)))
     }
 
     fn consumed(&self, queue: Queue) -> Result<u64, CarefulError> {

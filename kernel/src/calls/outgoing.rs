@@ -116,7 +116,6 @@ fn send(
         let polling = Polling::new();
         match endpoint.send_request(peer, call.number(), request, now, &rings::lane(peer)) {
             Ok(doorbell) => {
-                CALLS.lock().mark_sent(call);
                 rings::ring(peer, doorbell);
                 return Ok(polling);
             }
@@ -137,15 +136,15 @@ fn wait(peer: CellId, call: Call, deadline: Instant, polling: Polling) -> Outcom
     };
     drop(polling);
     loop {
-        thread::block(Some(deadline));
-        let now = clock::now();
-        if now >= deadline {
-            expire(now);
-        }
         let taken = CALLS.lock().take(call);
         match taken {
             Ok(outcome) => return outcome,
             Err(waiting) => call = waiting,
+        }
+        thread::block(Some(deadline));
+        let now = clock::now();
+        if now >= deadline {
+            expire(now);
         }
     }
 }
