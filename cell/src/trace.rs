@@ -53,6 +53,9 @@ events! {
     Panic = 4, "cell.panic";
     /// A fault was injected from inside. Arguments: fault code, argument.
     Injected = 5, "fault.injected";
+    /// An ordered fault struck some of what passes its hook; told at each power of two. Arguments:
+    /// fault code, how often any has struck so far.
+    Struck = 7, "fault.struck";
     /// A bus error was taken. Arguments: address, kind.
     BusError = 6, "bus.error";
     /// A suspicion was raised. Arguments: suspect, reason.

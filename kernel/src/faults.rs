@@ -139,6 +139,15 @@ pub fn at_event(event: Event) {
     }
 }
 
+/// Tells that a fault which waits at a hook struck something. Fit for interrupt level.
+pub fn struck(fault: InnerFault) {
+    static TIMES: AtomicU64 = AtomicU64::new(0);
+    let times = TIMES.fetch_add(1, Ordering::Relaxed) + 1;
+    if times.is_power_of_two() {
+        trace::record(Event::Struck, fault as u64, times);
+    }
+}
+
 fn carry_out(sequence: u32, fault: InnerFault) {
     let done = DONE.load(Ordering::Acquire);
     let is_mine = DONE.compare_exchange(done, sequence, Ordering::AcqRel, Ordering::Relaxed);

@@ -13,10 +13,10 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use cell::Instant;
-use cell::fault::{Attributes, program_words};
+use cell::fault::{Attributes, InnerFault, program_words};
 use cell::random::Random;
 
-use crate::faults::Injection;
+use crate::faults::{self, Injection};
 use crate::lock::Lock;
 use crate::thread::run_queue::{THREADS_MAX, ThreadId};
 
@@ -69,10 +69,14 @@ pub fn lose_interrupts(injection: Injection) {
 
 /// Whether an interrupt that was just taken is lost. Interrupt level.
 pub fn loses_interrupt() -> bool {
-    LOSSES.ask(|losses| {
+    let strikes = LOSSES.ask(|losses| {
         let random = losses.random.next();
         losses.attributes.strikes(1, random)
-    })
+    });
+    if strikes {
+        faults::struck(InnerFault::InterruptLost);
+    }
+    strikes
 }
 
 /// Threads that are ended.
@@ -134,7 +138,11 @@ pub fn kill_programs(injection: Injection) {
 
 /// Whether the thread that a CPU switches away from ends here. Interrupt level.
 pub fn ends_program(thread: ThreadId, name: &str, now: Instant) -> bool {
-    KILLS.ask(|kills| kills.ends(thread, name, now))
+    let strikes = KILLS.ask(|kills| kills.ends(thread, name, now));
+    if strikes {
+        faults::struck(InnerFault::ProgramKill);
+    }
+    strikes
 }
 
 /// Notes that a thread runs from now on. Interrupt level.

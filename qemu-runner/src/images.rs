@@ -107,13 +107,13 @@ const SEPARATE: &str = "separate";
 /// The images.
 const NAMES: [&str; 2] = ["hive-monitor", "hive-kernel"];
 
-/// The file with the debug information of the kernel: beside the image, or the image itself.
-pub fn debug_file(images: &Images) -> PathBuf {
-    let beside = images.kernel.with_extension(DEBUG);
+/// The file with the debug information of an image: beside it, or the image itself.
+pub fn debug_file(image: &Path) -> PathBuf {
+    let beside = image.with_extension(DEBUG);
     if beside.exists() {
         beside
     } else {
-        images.kernel.clone()
+        image.to_path_buf()
     }
 }
 

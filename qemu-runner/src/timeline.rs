@@ -3,6 +3,7 @@
 //! The same event with the same arguments in several cells is one line, with the time of the first
 //! and of the last.
 
+use cell::fault::InnerFault;
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
 use cell::{CellSet, id::CellId};
@@ -196,13 +197,8 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::Serving => format!("serves calls, life {first}"),
         Event::Panic if first == 0 => "panics".into(),
         Event::Panic => format!("panics at {first:#x}"),
-        Event::Injected => {
-            let fault = cell::fault::InnerFault::from_raw(first as u32);
-            format!(
-                "does {}",
-                fault.map_or("an unknown fault", |fault| Fault::Inner(fault).name())
-            )
-        }
+        Event::Injected => format!("does {}", inner(first)),
+        Event::Struck => format!("{} strikes, {second} in all", inner(first)),
         Event::BusError => "takes a bus error".into(),
         Event::Hint => format!("suspects cell {first}: {}", reason(second)),
         Event::EpochBegin => format!("epoch {first} begins, suspects {}", set(second)),
@@ -259,6 +255,12 @@ fn evidence(kind: u64) -> &'static str {
         EvidenceKind::Reset => "a CPU left its life by INIT",
         EvidenceKind::MonitorFault => "a table of the monitor's is broken",
     }
+}
+
+/// The name of a fault from inside.
+fn inner(code: u64) -> &'static str {
+    let fault = InnerFault::from_raw(code as u32);
+    fault.map_or("an unknown fault", |fault| Fault::Inner(fault).name())
 }
 
 fn reason(code: u64) -> &'static str {

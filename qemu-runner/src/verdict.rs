@@ -35,7 +35,7 @@ pub enum Outcome {
     SystemDown,
     /// A survivor stopped working, or a dead cell was not noticed.
     Hang,
-    /// The fault had no effect that anybody saw.
+    /// The fault struck nothing, or had no effect that anybody saw.
     NotActivated,
 }
 
@@ -517,10 +517,10 @@ fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation>
 
 fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
     let any = |test: fn(&Violation) -> bool| violations.iter().any(test);
-    let noticed = run.since_start().any(|record| {
+    let active = run.since_start().any(|record| {
         matches!(
             record.event,
-            Event::Hint | Event::Evidence | Event::BusError | Event::Panic
+            Event::Hint | Event::Evidence | Event::BusError | Event::Panic | Event::Struck
         )
     });
     if any(|one| matches!(one, Violation::SystemDown { .. })) {
@@ -535,7 +535,7 @@ fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
         Outcome::DetectedNotRecovered
     } else if !run.dead().is_empty() {
         Outcome::Recovered
-    } else if noticed {
+    } else if active {
         Outcome::Contained
     } else {
         Outcome::NotActivated

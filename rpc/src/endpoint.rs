@@ -14,6 +14,7 @@
 //! 3. To or from a cell that is not admitted nothing is sent, and nothing is read.
 //! 4. Locks: that of an outbox is held while that of the mischief is taken; no other two at once.
 
+use cell::fault::InnerFault;
 use cell::{CellId, Incarnation, Instant};
 
 use crate::atomic::{AtomicU64, Ordering};
@@ -304,6 +305,19 @@ impl<'a, L: Locking> Endpoint<'a, L> {
             mischief.order(order);
             self.note_mischief(mischief);
         });
+    }
+
+    /// The mischief that was done since this was asked last: the last of it. The caller asks at
+    /// each tick.
+    pub fn take_mischief(&self) -> Option<InnerFault> {
+        if self.mischief_ordered.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.mischief.with(|mischief| {
+            let struck = mischief.take_struck();
+            self.note_mischief(mischief);
+            struck
+        })
     }
 
     /// The traffic with `peer` so far.

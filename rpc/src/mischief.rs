@@ -91,6 +91,8 @@ pub(crate) struct Mischief {
     span: Duration,
     random: Random,
     held: [Option<Held>; HELD_MAX],
+    /// What struck last, until somebody asks.
+    struck: Option<InnerFault>,
 }
 
 /// An order to treat messages badly.
@@ -116,6 +118,7 @@ impl Mischief {
         span: Duration::ZERO,
         random: Random::new(0),
         held: [None; HELD_MAX],
+        struck: None,
     };
 
     pub(crate) fn order(&mut self, order: MischiefOrder) {
@@ -130,10 +133,16 @@ impl Mischief {
         (self.span, self.random) = (order.span, Random::new(order.seed));
     }
 
-    /// Whether nothing is left to do, now or later.
+    /// Whether nothing is left to do or to tell, now or later.
     pub(crate) fn is_over(&self) -> bool {
         self.ways.iter().all(|way| way.attributes.is_over())
             && self.held.iter().all(Option::is_none)
+            && self.struck.is_none()
+    }
+
+    /// What has struck since this was asked last; the last of them.
+    pub(crate) fn take_struck(&mut self) -> Option<InnerFault> {
+        self.struck.take()
     }
 
     /// Decides on a message that would go out now.
@@ -147,6 +156,7 @@ impl Mischief {
         let Some(way) = self.way(peer, draft) else {
             return Treatment::Send;
         };
+        self.struck = Some(way);
         let until = match way {
             InnerFault::RpcDrop => return Treatment::Drop,
             InnerFault::RpcDuplicate => return Treatment::SendTwice,
@@ -235,6 +245,9 @@ mod tests {
         );
         assert!(matches!(treatments[3], Treatment::Flip(_)));
         assert_eq!(treatments[4], Treatment::Send);
+        assert!(!mischief.is_over(), "nobody was told yet");
+        assert_eq!(mischief.take_struck(), Some(InnerFault::RpcCorrupt));
+        assert_eq!(mischief.take_struck(), None);
         assert!(mischief.is_over());
     }
 
@@ -243,6 +256,7 @@ mod tests {
         let mut mischief = Mischief::NONE;
         mischief.order(order(InnerFault::RpcDelay, 1));
         assert_eq!(treat(&mut mischief, 100), Treatment::Held);
+        assert_eq!(mischief.take_struck(), Some(InnerFault::RpcDelay));
         assert!(!mischief.is_over());
         let (peer, other) = (CellId::new(1).unwrap(), CellId::new(2).unwrap());
         assert_eq!(mischief.release(peer, Instant(109)), None);

@@ -26,7 +26,7 @@ use spin::Once;
 
 use crate::calls::outgoing::peer_and;
 use crate::calls::{incoming, outgoing};
-use crate::faults::Injection;
+use crate::faults::{self, Injection};
 use crate::lock::Lock;
 use crate::memory::careful::{self, WindowMemory};
 use crate::memory::window;
@@ -133,6 +133,9 @@ pub fn at_tick() {
     outgoing::expire(now);
     tend_next(now);
     poll_all();
+    if let Some(mischief) = endpoint().and_then(Endpoint::take_mischief) {
+        faults::struck(mischief);
+    }
 }
 
 /// Tends the rings of one peer; each in its turn, one per tick, so that more cells do not make a

@@ -277,16 +277,21 @@ fn broke_down(run: &Observation, cell: usize) -> bool {
     run.since_start().any(about)
 }
 
-/// Whether every fault that a cell was asked to do to itself was done. One that died first had no
-/// time for it.
+/// Whether every fault that a cell was asked to do to itself was done, and struck something if it
+/// waits at a hook. A cell that died first had no time for it.
 fn carried_out(run: &Observation, verdict: &Verdict) -> bool {
     run.injected.iter().all(|one| {
         let Fault::Inner(fault) = one.fault else {
             return true;
         };
+        let sign = if fault.is_hook() {
+            Event::Struck
+        } else {
+            Event::Injected
+        };
         let done = |record: &Observed| {
             record.source == Source::Cell(one.cell)
-                && record.event == Event::Injected
+                && record.event == sign
                 && record.arguments[0] == fault as u64
         };
         verdict.dead.contains(&one.cell) || run.since_start().any(done)

@@ -37,7 +37,7 @@ fn evidence(kind: EvidenceKind) -> [u64; 2] {
     [(kind as u64) << 32 | 1, 0]
 }
 
-const FAULTS: [(&str, Change, Containment, Effect); 14] = [
+const FAULTS: [(&str, Change, Containment, Effect); 15] = [
     (
         "as it is",
         |_| {},
@@ -112,9 +112,21 @@ const FAULTS: [(&str, Change, Containment, Effect); 14] = [
             asked_for(run, InnerFault::RpcDrop);
             let what = [InnerFault::RpcDrop as u64, 8];
             run.records
-                .push(record(101, Source::Cell(1), Event::Injected, what));
+                .push(record(101, Source::Cell(1), Event::Struck, what));
         },
         Containment::NotManifested,
+        Effect::Masked,
+    ),
+    (
+        "asked for, and nothing passed that it could strike",
+        |run| {
+            survived(run);
+            asked_for(run, InnerFault::RpcDrop);
+            let what = [InnerFault::RpcDrop as u64, 8];
+            run.records
+                .push(record(101, Source::Cell(1), Event::Injected, what));
+        },
+        Containment::NotInjected,
         Effect::Masked,
     ),
     (

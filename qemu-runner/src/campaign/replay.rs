@@ -12,6 +12,7 @@ use super::run::pause_limit;
 use crate::commands::{judge, prepare};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
+use crate::images::debug_file;
 use crate::interrupt;
 use crate::latency::Latencies;
 use crate::output::{Format, Progress};
@@ -101,10 +102,9 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
 /// Leaves a stopped machine to the user, until QEMU ends or an interrupt is asked for.
 fn debug(mut session: Session, resolved: &Resolved) -> Result<Ending> {
     let socket = session.qemu.directory().join("gdb");
-    let (kernel, monitor) = (
-        session.images.kernel.display(),
-        session.images.monitor.display(),
-    );
+    let [kernel, monitor] =
+        [&session.images.kernel, &session.images.monitor].map(|image| debug_file(image));
+    let (kernel, monitor) = (kernel.display(), monitor.display());
     eprintln!(
         "stopped after the first fault of {}; in another terminal:\n\
          gdb -ex 'file {kernel}' -ex 'add-symbol-file {monitor}' -ex 'target remote {}'\n\

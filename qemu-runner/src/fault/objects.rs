@@ -87,7 +87,7 @@ impl Objects {
     /// # Errors
     /// [`Error::Guest`] if it has none.
     fn read(images: &Images) -> Result<Self> {
-        let path = debug_file(images);
+        let path = debug_file(&images.kernel);
         let data = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
         let bad = |error| Error::Guest(format!("{}: {error}", path.display()));
         let elf = object::File::parse(&*data).map_err(bad)?;
