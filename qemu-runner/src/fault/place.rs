@@ -151,20 +151,24 @@ fn sections(target: &Target<'_>, cell: usize, names: &[&str]) -> Result<Vec<Rang
     Ok(wanted.filter_map(range).collect())
 }
 
-/// The heap of a cell, as its own bounds say.
+/// The heap of a cell, as its own words for it say: as many bytes from its bottom as are in use.
+/// The allocator takes the first fit, so nearly all that is in use lies there; a bit that flips in
+/// the rest could do no harm.
 fn heap(target: &Target<'_>, cell: usize) -> Result<Range<u64>> {
     let place = ImagePlace::find(target, cell)?;
-    let bound = |field: &str| {
+    let word = |field: &str| {
         let object = find(target.images, &format!("{HEAP}.{field}"), &mut |_| 0)?;
         let at = place.physical(object.address).unwrap_or_default();
-        let pointer = target.memory.read_u64(PhysicalAddress(at))?;
-        Ok::<u64, Error>(pointer.wrapping_sub(WINDOW))
+        target.memory.read_u64(PhysicalAddress(at))
     };
-    let (bottom, top) = (bound("bottom")?, bound("top")?);
+    let bound = |field| word(field).map(|pointer| pointer.wrapping_sub(WINDOW));
+    let (bottom, top, used) = (bound("bottom")?, bound("top")?, word("used")?);
     let inside = bottom < top
+        && used > 0
         && target.machine.regions[cell].contains_bytes(PhysicalAddress(bottom), top - bottom);
     let missing = || Error::Guest(format!("cell {cell} has no heap yet"));
-    inside.then_some(bottom..top).ok_or_else(missing)
+    let end = top.min(bottom.saturating_add(used));
+    inside.then_some(bottom..end).ok_or_else(missing)
 }
 
 /// What the page tables of a cell's kernel show.

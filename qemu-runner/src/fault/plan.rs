@@ -71,7 +71,7 @@ names! {
         Data = "data",
         /// The image's variables that begin as zero.
         Bss = "bss",
-        /// The kernel's heap.
+        /// The kernel's heap, as far as it is in use.
         Heap = "heap",
         /// The stacks of the kernel's threads.
         Stack = "stack",
