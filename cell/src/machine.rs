@@ -332,7 +332,10 @@ impl CpuEntry {
     /// Notes that somebody accuses the CPU, whose clock word is `clock`, of standing still. An
     /// accusation runs on while neither the clock word nor the count of hypercalls moves. Called by
     /// the monitor only.
-    pub fn accuse(&self, clock: u64, now: Instant) {
+    ///
+    /// `now` is asked for the time after everything else was looked at: the executing CPU may be
+    /// kept from its host CPU at any point, and must not take that for a standstill of the other.
+    pub fn accuse(&self, clock: u64, now: impl FnOnce() -> Instant) {
         if self.accused_since.load(Ordering::SeqCst) != 0 && self.is_unmoved(clock) {
             return;
         }
@@ -340,7 +343,7 @@ impl CpuEntry {
         self.accused_hypercalls
             .store(self.hypercalls.load(Ordering::SeqCst), Ordering::SeqCst);
         self.accused_clock.store(clock, Ordering::SeqCst);
-        self.accused_since.store(now.0.max(1), Ordering::SeqCst);
+        self.accused_since.store(now().0.max(1), Ordering::SeqCst);
     }
 
     /// Whether the CPU was accused at least [`WITNESS_SPAN`] ago and its clock word, or its count
@@ -551,3 +554,33 @@ const _: () = {
     assert!(core::mem::offset_of!(MachineRecord, clock) == 24);
     assert!(size_of::<MachineRecord>().is_multiple_of(4096));
 };
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const CLOCK: u64 = 7;
+
+    #[test]
+    fn a_cpu_that_stands_still_since_it_was_accused_is_discredited() {
+        let entry = CpuEntry::new();
+        let accused = Instant(1000);
+        entry.accuse(CLOCK, || accused);
+        assert!(!entry.stands_still(CLOCK, accused));
+        assert!(entry.stands_still(CLOCK, accused + WITNESS_SPAN));
+        entry.hypercalls.fetch_add(1, Ordering::SeqCst);
+        assert!(!entry.stands_still(CLOCK + 1, accused + WITNESS_SPAN));
+    }
+
+    #[test]
+    fn an_accuser_that_was_away_accuses_from_when_it_came_back() {
+        let entry = CpuEntry::new();
+        let back = Instant(0) + WITNESS_SPAN;
+        entry.accuse(CLOCK, || {
+            // What the accused did while the accuser was away counts as movement.
+            entry.hypercalls.fetch_add(1, Ordering::SeqCst);
+            back
+        });
+        assert!(!entry.stands_still(CLOCK + 1, back + WITNESS_SPAN));
+    }
+}

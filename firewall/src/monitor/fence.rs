@@ -185,12 +185,10 @@ fn stands_still(monitor: &Monitor, cpu: &PerCpu, now: Instant) -> bool {
 
 /// Notes an accusation against every running CPU of `suspect`.
 pub(crate) fn accuse(monitor: &Monitor, suspect: CellId) {
-    let now = monitor.now();
     for cpu in monitor.cpus_of(suspect) {
-        monitor
-            .machine
-            .cpu(cpu.id)
-            .accuse(clock_word(monitor, cpu), now);
+        let clock = clock_word(monitor, cpu);
+        let entry = monitor.machine.cpu(cpu.id);
+        entry.accuse(clock, || monitor.now());
     }
 }
 
