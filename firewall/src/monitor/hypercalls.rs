@@ -106,7 +106,7 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
             }
             Reply::ok(0)
         }),
-        Hypercall::Drained => on_cell(monitor, first, |cell| drained(monitor, cell)),
+        Hypercall::Drained => on_cell(monitor, first, |cell| drained(monitor, cpu, cell)),
         Hypercall::Written => on_frames(monitor, cpu, arguments, |frames, cell| {
             Reply::ok(written(monitor, frames, cell))
         }),
