@@ -10,6 +10,8 @@
 //!    sees [`CellState::Live`] sees the incarnation that is live, or a later one.
 //! 3. Evidence is stored before `evidence_count` is raised. A later record may overwrite an unread
 //!    one; the count tells how many there were, and the monitor's trace has them all.
+//! 4. What evidence is read with a life was published in that life or later: an end of a life is
+//!    never held against the next.
 
 use core::fmt;
 
@@ -250,9 +252,11 @@ impl CellEntry {
     pub fn evidence(&self) -> Option<(u64, Evidence)> {
         let count = self.evidence_count.load(Ordering::Acquire);
         (count > 0).then(|| {
+            // The life first (invariant 4).
+            let incarnation = Incarnation(self.evidence_incarnation.load(Ordering::Acquire));
             let evidence = Evidence {
                 kind: EvidenceKind::from_raw(self.evidence_kind.load(Ordering::Relaxed)),
-                incarnation: Incarnation(self.evidence_incarnation.load(Ordering::Relaxed)),
+                incarnation,
                 address: self.evidence_address.load(Ordering::Relaxed),
                 instruction: self.evidence_instruction.load(Ordering::Relaxed),
                 at: Instant(self.evidence_at.load(Ordering::Relaxed)),
@@ -261,17 +265,17 @@ impl CellEntry {
         })
     }
 
-    /// Publishes evidence (invariant 3). Called by the monitor only.
+    /// Publishes evidence (invariants 3 and 4). Called by the monitor only.
     pub fn publish_evidence(&self, evidence: Evidence) {
         self.evidence_kind
             .store(evidence.kind as u32, Ordering::Relaxed);
-        self.evidence_incarnation
-            .store(evidence.incarnation.0, Ordering::Relaxed);
         self.evidence_address
             .store(evidence.address, Ordering::Relaxed);
         self.evidence_instruction
             .store(evidence.instruction, Ordering::Relaxed);
         self.evidence_at.store(evidence.at.0, Ordering::Relaxed);
+        self.evidence_incarnation
+            .store(evidence.incarnation.0, Ordering::Release);
         self.evidence_count.fetch_add(1, Ordering::Release);
     }
 }
@@ -582,5 +586,59 @@ mod tests {
             back
         });
         assert!(!entry.stands_still(CLOCK + 1, back + WITNESS_SPAN));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    const OVER: Incarnation = Incarnation(1);
+    const NEXT: Incarnation = Incarnation(2);
+
+    fn entry() -> CellEntry {
+        CellEntry {
+            region: FrameRange::default(),
+            state: AtomicU32::new(0),
+            incarnation: AtomicU32::new(NEXT.0),
+            evidence_count: AtomicU64::new(0),
+            evidence_kind: AtomicU32::new(0),
+            evidence_incarnation: AtomicU32::new(0),
+            evidence_address: AtomicU64::new(0),
+            evidence_instruction: AtomicU64::new(0),
+            evidence_at: AtomicU64::new(0),
+            quarantined_by: AtomicU64::new(0),
+            reboot_requested: AtomicU32::new(0),
+            cut_off: AtomicU32::new(0),
+        }
+    }
+
+    fn publish(entry: &CellEntry, kind: EvidenceKind, incarnation: Incarnation) {
+        entry.publish_evidence(Evidence {
+            kind,
+            incarnation,
+            address: 0,
+            instruction: 0,
+            at: Instant(0),
+        });
+    }
+
+    #[test]
+    fn the_end_of_a_life_is_not_held_against_the_next() {
+        loom::model(|| {
+            let entry = Arc::new(entry());
+            publish(&entry, EvidenceKind::Panic, OVER);
+            let monitor = Arc::clone(&entry);
+            let monitor = thread::spawn(move || {
+                publish(&monitor, EvidenceKind::WriteDenied, NEXT);
+            });
+            let (_, evidence) = entry.evidence().expect("some was published before");
+            let is_mixed = evidence.incarnation == NEXT && evidence.kind.is_fatal();
+            assert!(!is_mixed, "{evidence:?}");
+            monitor.join().expect("no panic");
+        });
     }
 }
