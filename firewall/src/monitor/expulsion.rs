@@ -1,8 +1,8 @@
 //! Since when the CPUs of an expelled life are kicked.
 //!
 //! # Invariants
-//! 1. What is said of a life is said once, after every one of its CPUs was kicked: who was kept from
-//!    its host CPU in the middle of it changes nothing when it goes on in a later life.
+//! 1. What is said of a life is said once, after every one of its CPUs was kicked: who was kept
+//!    from its host CPU in the middle of it changes nothing when it goes on in a later life.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
