@@ -107,6 +107,7 @@ pub fn largest(stretches: &[Stretch]) -> FrameRange {
     stretches
         .iter()
         .filter(|stretch| stretch.is_usable && stretch.frames.start.0 >= FIRST)
+        .filter(|stretch| stretch.frames.start < REACH_MAX.frame())
         .map(|stretch| FrameRange {
             start: stretch.frames.start,
             end: stretch.frames.end.min(REACH_MAX.frame()),
@@ -115,13 +116,21 @@ pub fn largest(stretches: &[Stretch]) -> FrameRange {
         .unwrap_or_default()
 }
 
-/// The cells' part of `stretch`, which the monitor uses up to `monitor_end`.
-pub fn cells_part(stretch: FrameRange, monitor_end: Frame) -> FrameRange {
-    let start = if stretch.contains(monitor_end) {
-        monitor_end
-    } else {
-        stretch.start
-    };
+/// The whole frames that hold the bytes from `start` up to, and without, `end`, rounded outwards.
+pub fn frames_between(start: PhysicalAddress, end: PhysicalAddress) -> FrameRange {
+    FrameRange {
+        start: start.frame(),
+        end: Frame(end.0.div_ceil(PAGE_SIZE)),
+    }
+}
+
+/// The cells' part of `stretch`: what lies behind everything in it that is `taken`.
+pub fn cells_part(stretch: FrameRange, taken: &[FrameRange]) -> FrameRange {
+    let start = taken
+        .iter()
+        .filter(|range| range.start < stretch.end && stretch.start < range.end)
+        .map(|range| range.end.min(stretch.end))
+        .fold(stretch.start, Frame::max);
     FrameRange {
         start,
         end: stretch.end,
@@ -145,12 +154,16 @@ pub fn firmware_tables(stretches: &[Stretch]) -> impl Iterator<Item = FrameRange
 mod tests {
     use super::*;
 
+    fn frames(start: u64, end: u64) -> FrameRange {
+        FrameRange {
+            start: Frame(start),
+            end: Frame(end),
+        }
+    }
+
     fn stretch(start: u64, end: u64, is_usable: bool) -> Stretch {
         Stretch {
-            frames: FrameRange {
-                start: Frame(start),
-                end: Frame(end),
-            },
+            frames: frames(start, end),
             is_usable,
         }
     }
@@ -165,9 +178,30 @@ mod tests {
         ];
         let low = largest(&map[..3]);
         assert_eq!(low.len(), 0x2_0000 - 0x100);
-        assert_eq!(cells_part(low, Frame(0x1000)).start, Frame(0x1000));
+        let monitor = frames(0, 0x1000);
+        assert_eq!(cells_part(low, &[monitor]).start, Frame(0x1000));
         let high = largest(&map[2..]);
-        assert_eq!(cells_part(high, Frame(0x1000)), high);
+        assert_eq!(cells_part(high, &[monitor]), high);
         assert_eq!(firmware_tables(&map).count(), 1);
+    }
+
+    #[test]
+    fn memory_that_no_table_can_map_is_not_the_largest_stretch() {
+        let far = REACH_MAX.frame().0;
+        let map = [
+            stretch(0x100, 0x2_0000, true),
+            stretch(far + 1, far + 0x100_0000, true),
+        ];
+        assert_eq!(largest(&map), map[0].frames);
+        assert!(largest(&map[1..]).is_empty());
+    }
+
+    #[test]
+    fn no_cell_gets_what_the_monitor_uses() {
+        let low = frames(0x100, 0x8000);
+        assert!(cells_part(low, &[frames(0, 0x8200)]).is_empty());
+        // The structures lie behind a module in another stretch, the image in this one.
+        let taken = [frames(0x100, 0x280), frames(0x9000, 0x9400)];
+        assert_eq!(cells_part(low, &taken), frames(0x280, 0x8000));
     }
 }

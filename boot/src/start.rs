@@ -9,7 +9,6 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use cell::address::PAGE_SIZE;
 use cell::machine::{self, CellState, MachineRecord};
 use cell::parameters::{Firewall, Parameters};
 use cell::standing::Arrival;
@@ -216,7 +215,7 @@ impl Builder<'_> {
         let readable = memory.slice(READABLE_MAX, |_| FrameRange::default())?;
         let homes = memory.slice(1, |_| Homes::new([FrameRange::default(); CELLS_MAX]))?;
         let loaders = memory.slice(1, |_| None)?;
-        let cells_memory = memory::cells_part(stretch, memory.used(Frame(0)).end);
+        let cells_memory = memory::cells_part(stretch, &self.taken(&memory));
         let regions = regions(cells, cells_memory).map_err(Refusal::Partition)?;
         homes[0] = Homes::new(regions);
         self.fill_record(machine, &regions, writers, back_end.kind(), cpus, &memory);
@@ -245,6 +244,17 @@ impl Builder<'_> {
             loader: loaders[0].insert(KernelLoader::new(image, &surroundings)),
             startup_page: self.facts.startup_page,
         })
+    }
+
+    /// What lies in memory and is no cell's: image, module, structures.
+    fn taken(&self, memory: &MonitorMemory) -> [FrameRange; 3] {
+        let (image, module) = (self.facts, self.information.module);
+        let structures = image.end.max(module.end).frame();
+        [
+            memory::frames_between(image.start, image.end),
+            memory::frames_between(module.start, module.end),
+            memory.used(structures),
+        ]
     }
 
     fn module_bytes(&self) -> &'static [u8] {
@@ -320,14 +330,8 @@ impl Builder<'_> {
 /// own constants.
 fn frames_of<T>(values: &[T]) -> FrameRange {
     let range = values.as_ptr_range();
-    let (start, end) = (
-        range.start as u64 / PAGE_SIZE,
-        (range.end as u64).div_ceil(PAGE_SIZE),
-    );
-    FrameRange {
-        start: Frame(start),
-        end: Frame(end),
-    }
+    let address = |pointer: *const T| PhysicalAddress(pointer as u64);
+    memory::frames_between(address(range.start), address(range.end))
 }
 
 fn per_cpu(

@@ -10,6 +10,8 @@
 //!    sees [`CellState::Live`] sees the incarnation that is live, or a later one.
 //! 3. Evidence is stored before `evidence_count` is raised. A later record may overwrite an unread
 //!    one; the count tells how many there were, and the monitor's trace has them all.
+//! 4. What evidence is read with a life was published in that life or later: an end of a life is
+//!    never held against the next.
 
 use core::fmt;
 
@@ -250,9 +252,11 @@ impl CellEntry {
     pub fn evidence(&self) -> Option<(u64, Evidence)> {
         let count = self.evidence_count.load(Ordering::Acquire);
         (count > 0).then(|| {
+            // The life first (invariant 4).
+            let incarnation = Incarnation(self.evidence_incarnation.load(Ordering::Acquire));
             let evidence = Evidence {
                 kind: EvidenceKind::from_raw(self.evidence_kind.load(Ordering::Relaxed)),
-                incarnation: Incarnation(self.evidence_incarnation.load(Ordering::Relaxed)),
+                incarnation,
                 address: self.evidence_address.load(Ordering::Relaxed),
                 instruction: self.evidence_instruction.load(Ordering::Relaxed),
                 at: Instant(self.evidence_at.load(Ordering::Relaxed)),
@@ -261,17 +265,17 @@ impl CellEntry {
         })
     }
 
-    /// Publishes evidence (invariant 3). Called by the monitor only.
+    /// Publishes evidence (invariants 3 and 4). Called by the monitor only.
     pub fn publish_evidence(&self, evidence: Evidence) {
         self.evidence_kind
             .store(evidence.kind as u32, Ordering::Relaxed);
-        self.evidence_incarnation
-            .store(evidence.incarnation.0, Ordering::Relaxed);
         self.evidence_address
             .store(evidence.address, Ordering::Relaxed);
         self.evidence_instruction
             .store(evidence.instruction, Ordering::Relaxed);
         self.evidence_at.store(evidence.at.0, Ordering::Relaxed);
+        self.evidence_incarnation
+            .store(evidence.incarnation.0, Ordering::Release);
         self.evidence_count.fetch_add(1, Ordering::Release);
     }
 }
@@ -332,7 +336,10 @@ impl CpuEntry {
     /// Notes that somebody accuses the CPU, whose clock word is `clock`, of standing still. An
     /// accusation runs on while neither the clock word nor the count of hypercalls moves. Called by
     /// the monitor only.
-    pub fn accuse(&self, clock: u64, now: Instant) {
+    ///
+    /// `now` is asked for the time after everything else was looked at: the executing CPU may be
+    /// kept from its host CPU at any point, and must not take that for a standstill of the other.
+    pub fn accuse(&self, clock: u64, now: impl FnOnce() -> Instant) {
         if self.accused_since.load(Ordering::SeqCst) != 0 && self.is_unmoved(clock) {
             return;
         }
@@ -340,7 +347,7 @@ impl CpuEntry {
         self.accused_hypercalls
             .store(self.hypercalls.load(Ordering::SeqCst), Ordering::SeqCst);
         self.accused_clock.store(clock, Ordering::SeqCst);
-        self.accused_since.store(now.0.max(1), Ordering::SeqCst);
+        self.accused_since.store(now().0.max(1), Ordering::SeqCst);
     }
 
     /// Whether the CPU was accused at least [`WITNESS_SPAN`] ago and its clock word, or its count
@@ -551,3 +558,8 @@ const _: () = {
     assert!(core::mem::offset_of!(MachineRecord, clock) == 24);
     assert!(size_of::<MachineRecord>().is_multiple_of(4096));
 };
+
+#[cfg(all(test, loom))]
+mod interleavings;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -73,7 +73,7 @@ hypercalls! {
     Revoke = 5;
     /// Asks whether every CPU of a cell has been in the monitor since a revoke, quarantine or
     /// expulsion, or never will run its old life again. Arguments: cell. `Ok`, or `Busy` if not
-    /// yet.
+    /// yet. What the newest seal means for the cell is carried out first, if it was not yet.
     Drained = 6;
     /// Asks which frames a cell wrote, by the dirty bits of its nested tables. Only by their home.
     /// Arguments: first frame, count, cell. Value: one bit per frame. Where the back end keeps no

@@ -9,8 +9,8 @@
 //! # Invariants
 //! 1. Every request gets at most one reply: from [`serve`], or from the server thread that popped
 //!    it, never both.
-//! 2. The queue never holds more than its size; a cell that floods another fills a queue, not its
-//!    memory.
+//! 2. The queue never holds more than its size, and of one cell no more than its share: a cell that
+//!    floods another fills neither its memory nor the room that the others have there.
 
 use cell::CellId;
 
@@ -26,7 +26,10 @@ pub enum Attempt {
     MustBlock,
 }
 
-/// The queue of the server threads has no room.
+/// Which part of the queue one cell may fill: one in so many requests.
+pub const SHARE: usize = 2;
+
+/// The queue of the server threads has no room, or no more of it for this cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueFull;
 
@@ -72,7 +75,9 @@ impl<const N: usize> DeferredRequests<N> {
     /// # Errors
     /// [`QueueFull`].
     pub fn push(&mut self, request: Request) -> Result<(), QueueFull> {
-        if self.count == N {
+        let is_theirs = |waiting: &&Request| waiting.from == request.from;
+        let theirs = self.requests.iter().flatten().filter(is_theirs).count();
+        if self.count == N || theirs >= N.div_ceil(SHARE) {
             return Err(QueueFull);
         }
         self.requests[(self.first + self.count) % N] = Some(request);
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_must_block_is_queued_and_refused_when_the_queue_is_full() {
-        let mut queue = DeferredRequests::<2>::new();
+        let mut queue = DeferredRequests::<4>::new();
         let import = |call| request(1, call, Operation::ImportPage);
         let mut replies = vec![];
         for call in 0..3 {
@@ -179,6 +184,20 @@ mod tests {
             None
         );
         assert_eq!(popped(&mut queue), [7]);
+    }
+
+    #[test]
+    fn a_cell_that_floods_leaves_room_for_the_others() {
+        let mut queue = DeferredRequests::<4>::new();
+        for call in 0..2 {
+            queue.push(request(1, call, Operation::Attend)).unwrap();
+        }
+        let one_more = request(1, 2, Operation::Attend);
+        assert_eq!(queue.push(one_more), Err(QueueFull));
+        queue.push(request(2, 3, Operation::ReturnFrames)).unwrap();
+        assert_eq!(queue.pop().map(|it| it.call.0), Some(0));
+        queue.push(one_more).unwrap();
+        assert_eq!(popped(&mut queue), [1, 3, 2]);
     }
 
     #[test]

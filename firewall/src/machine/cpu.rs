@@ -1,8 +1,8 @@
 //! One-instruction wrappers that the monitor needs on every back end.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering};
 
-use spin::Once;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
@@ -39,14 +39,23 @@ pub fn halt_forever() -> ! {
     }
 }
 
-static HAS_MACHINE_CHECK: Once<bool> = Once::new();
+/// What CPUID says of the machine check architecture: nothing yet, no, yes. Each CPU may ask; none
+/// waits for another that does.
+static MACHINE_CHECK: AtomicU8 = AtomicU8::new(NOT_ASKED);
+const NOT_ASKED: u8 = 0;
+const MISSING: u8 = 1;
+const PRESENT: u8 = 2;
 
 /// Whether the processor has the machine check architecture, which brings [`MACHINE_CHECK_STATUS`].
 fn has_machine_check() -> bool {
-    *HAS_MACHINE_CHECK.call_once(|| {
+    let mut known = MACHINE_CHECK.load(Ordering::Relaxed);
+    if known == NOT_ASKED {
         let features = core::arch::x86_64::__cpuid(1);
-        features.edx & 1 << 14 != 0
-    })
+        let is_there = features.edx & 1 << 14 != 0;
+        known = if is_there { PRESENT } else { MISSING };
+        MACHINE_CHECK.store(known, Ordering::Relaxed);
+    }
+    known == PRESENT
 }
 
 /// Whether a machine check was delivered on the executing CPU since [`clear_machine_check`].

@@ -78,15 +78,14 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
         _ => Arrival::Return,
     };
     match exit {
+        Exit::Nmi => judge_nmi(monitor, cpu),
+        // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern;
+        // what it asks for would be done to the life after it.
+        _ if !is_in_life(monitor, cpu) => Verdict::Leave(arrival),
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),
             After::Leave => Verdict::Leave(arrival),
         },
-        Exit::Nmi => judge_nmi(monitor, cpu),
-        // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern.
-        Exit::Denied { .. } | Exit::Fatal { .. } if !is_in_life(monitor, cpu) => {
-            Verdict::Leave(arrival)
-        }
         Exit::Denied {
             denial,
             instruction,

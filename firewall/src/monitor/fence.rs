@@ -7,6 +7,9 @@
 //! finds its life over, and parks. So for an expelled cell the fence holds once every CPU has
 //! answered, or [`FENCE_SPAN`] after the NMIs were sent.
 //!
+//! Who expels a cell can be kept from its host CPU, or die, before it has sent them. So the time
+//! counts from when all were sent, and whoever asks for the fence meanwhile sends them as well.
+//!
 //! # Not guaranteed
 //! A CPU that is stopped by its host in the middle of an instruction, longer than [`FENCE_SPAN`]
 //! and the suspicion before it, finishes that one instruction with its old translation. By then the
@@ -69,9 +72,11 @@ pub(crate) fn note_other_exit(cpu: &PerCpu) {
 
 /// Whether nothing that was taken from `cell` before can still be used.
 pub(crate) fn is_drained(monitor: &Monitor, cell: CellId) -> bool {
-    let expelled = monitor.machine.cell(cell).state() == CellState::Expelled;
-    let expelled_at = Instant(monitor.control(cell).expelled_at.load(Ordering::SeqCst));
-    let pending_is_enough = expelled && monitor.now().since(expelled_at) >= FENCE_SPAN;
+    let entry = monitor.machine.cell(cell);
+    let expelled = entry.state() == CellState::Expelled;
+    let kicked_at = monitor.control(cell).expulsion.at(entry.incarnation());
+    let is_span_over = |at| monitor.now().since(at) >= FENCE_SPAN;
+    let pending_is_enough = expelled && kicked_at.is_some_and(is_span_over);
     pending_is_enough
         || monitor.cpus_of(cell).all(|cpu| {
             let entry = monitor.machine.cpu(cpu.id);
@@ -129,34 +134,46 @@ fn stop(monitor: &Monitor, cpu: &PerCpu) {
 /// every survivor calls it, so that the death of one in the middle leaves nothing undone.
 pub(crate) fn enforce(monitor: &Monitor, cpu: &PerCpu) {
     for cell in monitor.machine.all_cells().iter() {
-        let entry = monitor.machine.cell(cell);
-        // State before live set: a cell becomes `Live` only after the seal that admits it.
-        let state = entry.state();
-        let (_, live) = monitor.machine.membership.current();
-        let is_over = matches!(state, CellState::Live | CellState::Stopped);
-        if is_over && !live.contains(cell) {
-            expel(monitor, cpu, cell, state);
-        }
+        enforce_on(monitor, cpu, cell);
+    }
+}
+
+/// Carries out what the newest seal means for `cell`, as far as that is not done.
+pub(crate) fn enforce_on(monitor: &Monitor, cpu: &PerCpu, cell: CellId) {
+    // State before live set: a cell becomes `Live` only after the seal that admits it.
+    let state = monitor.machine.cell(cell).state();
+    let (_, live) = monitor.machine.membership.current();
+    if live.contains(cell) {
+        return;
+    }
+    match state {
+        CellState::Live | CellState::Stopped => expel(monitor, cpu, cell, state),
+        CellState::Expelled => carry_out(monitor, cpu, cell),
+        CellState::Absent | CellState::Booting => {}
     }
 }
 
 /// Ends a life that was voted out, or that never joined.
 pub(crate) fn expel(monitor: &Monitor, cpu: &PerCpu, cell: CellId, from: CellState) {
+    let (from, expelled) = (from as u32, CellState::Expelled as u32);
+    let state = &monitor.machine.cell(cell).state;
+    let _ = state.compare_exchange(from, expelled, Ordering::SeqCst, Ordering::SeqCst);
+    carry_out(monitor, cpu, cell);
+}
+
+/// Empties the tables of an expelled life and kicks its CPUs, unless somebody has done both.
+pub(crate) fn carry_out(monitor: &Monitor, cpu: &PerCpu, cell: CellId) {
     let entry = monitor.machine.cell(cell);
-    monitor
-        .control(cell)
-        .expelled_at
-        .store(monitor.now().0, Ordering::SeqCst);
-    let expelled = CellState::Expelled as u32;
-    let first = entry
-        .state
-        .compare_exchange(from as u32, expelled, Ordering::SeqCst, Ordering::SeqCst)
-        .is_ok();
-    if first {
-        monitor.back_end.close(monitor, cell);
-        kick_cell(monitor, cpu, cell);
-        let incarnation = u64::from(entry.incarnation().0);
-        monitor.trace(cpu, Event::Expelled, [cell.index() as u64, incarnation]);
+    let life = entry.incarnation();
+    let expulsion = &monitor.control(cell).expulsion;
+    if entry.state() != CellState::Expelled || expulsion.at(life).is_some() {
+        return;
+    }
+    monitor.back_end.close(monitor, cell);
+    kick_cell(monitor, cpu, cell);
+    if expulsion.note(life, monitor.now()) {
+        let arguments = [cell.index() as u64, u64::from(life.0)];
+        monitor.trace(cpu, Event::Expelled, arguments);
     }
 }
 
@@ -185,12 +202,10 @@ fn stands_still(monitor: &Monitor, cpu: &PerCpu, now: Instant) -> bool {
 
 /// Notes an accusation against every running CPU of `suspect`.
 pub(crate) fn accuse(monitor: &Monitor, suspect: CellId) {
-    let now = monitor.now();
     for cpu in monitor.cpus_of(suspect) {
-        monitor
-            .machine
-            .cpu(cpu.id)
-            .accuse(clock_word(monitor, cpu), now);
+        let clock = clock_word(monitor, cpu);
+        let entry = monitor.machine.cpu(cpu.id);
+        entry.accuse(clock, || monitor.now());
     }
 }
 

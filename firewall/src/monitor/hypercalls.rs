@@ -106,7 +106,7 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
             }
             Reply::ok(0)
         }),
-        Hypercall::Drained => on_cell(monitor, first, |cell| drained(monitor, cell)),
+        Hypercall::Drained => on_cell(monitor, first, |cell| drained(monitor, cpu, cell)),
         Hypercall::Written => on_frames(monitor, cpu, arguments, |frames, cell| {
             Reply::ok(written(monitor, frames, cell))
         }),
@@ -214,16 +214,27 @@ fn grant(
     incarnation: Incarnation,
 ) -> Reply {
     let entry = monitor.machine.cell(writer);
-    if entry.state() != CellState::Live || entry.incarnation() != incarnation {
+    let is_live = || entry.state() == CellState::Live && entry.incarnation() == incarnation;
+    if !is_live() {
         return Status::Stale.into();
     }
-    match reach::grants(monitor, cpu.cell, writer).grant(frames) {
-        Ok(()) => Reply::ok(0),
+    let grants = reach::grants(monitor, cpu.cell, writer);
+    match grants.grant(frames) {
+        Ok(()) if is_live() => Reply::ok(0),
+        Ok(()) => {
+            // The life ended meanwhile. What its successor forgot before it began, it forgot before
+            // this grant, perhaps.
+            grants.revoke(frames);
+            fence::kick_cell(monitor, cpu, writer);
+            Status::Stale.into()
+        }
         Err(_) => Status::Exhausted.into(),
     }
 }
 
-fn drained(monitor: &Monitor, cell: CellId) -> Reply {
+fn drained(monitor: &Monitor, cpu: &PerCpu, cell: CellId) -> Reply {
+    // Who sealed the epoch may not have come to it.
+    fence::enforce_on(monitor, cpu, cell);
     if fence::is_drained(monitor, cell) {
         Reply::ok(0)
     } else {

@@ -97,6 +97,7 @@ fn claim_reboot(monitor: &Monitor, cpu: &PerCpu) -> Option<Start> {
     if !may_claim || !exchange(claimed, wanted) {
         return None;
     }
+    fence::carry_out(monitor, cpu, cpu.cell);
     while !fence::is_drained(monitor, cpu.cell) {
         core::hint::spin_loop(); // at most `fence::FENCE_SPAN`
     }

@@ -11,6 +11,7 @@
 //! | [`denials`] | what a denied access was: a misdeed, a matter of time, or the end of its target |
 //! | [`reach`] | what a cell can reach: its nested table at the start of a life, grants, quarantine, cut-off |
 //! | [`fence`] | kicks, expulsion, and when a revoked right is really gone |
+//! | [`expulsion`] | since when the CPUs of an expelled life are kicked |
 //! | [`standstill`] | waiting for the runner at points of the guest's time |
 //! | [`life`] | a CPU between lives: parked, loading, starting |
 //!
@@ -24,6 +25,7 @@
 
 pub mod denials;
 pub mod exits;
+pub mod expulsion;
 pub mod fence;
 pub mod hypercalls;
 pub mod life;

@@ -22,6 +22,7 @@ use crate::machine::paging::PagingArea;
 use crate::machine::svm::SvmArea;
 use crate::machine::vmx::VmxArea;
 use crate::model::FirewallTable;
+use crate::monitor::expulsion::Expulsion;
 use crate::nested::NestedTable;
 
 /// How a CPU enters a cell's kernel.
@@ -126,8 +127,8 @@ pub trait BackEnd: Sync {
 pub struct CellControl {
     /// The newest life that some CPU claimed to load.
     pub claimed: AtomicU32,
-    /// When the cell was last expelled, in nanoseconds.
-    pub expelled_at: AtomicU64,
+    /// Which life was expelled last, and since when its CPUs are kicked.
+    pub expulsion: Expulsion,
     /// Root of the running kernel's own page tables.
     pub page_table_root: AtomicU64,
     /// See [`Start::bus_error_slots`]; 0 before the first life.

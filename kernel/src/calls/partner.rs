@@ -1,14 +1,17 @@
 //! The other end of a measurement: bounces a word, or stays awake for a while.
 //!
 //! # Invariants
-//! 1. Every wait here is bounded by [`PATIENCE`], whatever the other cell does.
+//! 1. A request, or one end of a bounced word, takes at most [`PATIENCE`], whatever the other cell
+//!    does.
+//! 2. One request is served at a time, and it makes room for threads that wait for a CPU: other
+//!    cells keep neither all server threads nor a CPU busy by asking.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
-use cell::CellId;
 use cell::careful::CarefulReader;
 use cell::public::{HEADER_OFFSET, PublicHeader};
+use cell::{CellId, Instant};
 use rpc::operation::decode_word;
 use rpc::{Payload, ReplyStatus, Request};
 
@@ -16,12 +19,21 @@ use crate::calls::rings::{self, Polling};
 use crate::clock;
 use crate::memory::careful::{self, WindowMemory};
 use crate::own::own;
+use crate::thread::{self, scheduler};
 
 /// How long either end waits for the other.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Rounds that one request may ask for, and milliseconds.
-const ARGUMENT_MAX: u64 = 1000;
+const ARGUMENT_MAX: u64 = PATIENCE.as_millis() as u64;
+
+/// For how long a request makes room for threads that wait for a CPU.
+const REST: Duration = Duration::from_millis(2);
+/// Looks at what is awaited between two looks at who waits for a CPU.
+const LOOKS: u32 = 64;
+
+/// Whether a request is being served.
+static IS_SERVING: AtomicBool = AtomicBool::new(false);
 
 /// Serves a request about a measurement. In a server thread.
 pub(super) fn serve(request: &Request) -> (ReplyStatus, Payload) {
@@ -29,6 +41,15 @@ pub(super) fn serve(request: &Request) -> (ReplyStatus, Payload) {
     let Some(argument) = argument else {
         return (ReplyStatus::BadArgument, Payload::EMPTY);
     };
+    if IS_SERVING.swap(true, Ordering::Acquire) {
+        return (ReplyStatus::Busy, Payload::EMPTY);
+    }
+    carry_out(request, argument);
+    IS_SERVING.store(false, Ordering::Release);
+    (ReplyStatus::Done, Payload::EMPTY)
+}
+
+fn carry_out(request: &Request, argument: u64) {
     if request.operation == rpc::Operation::Attend {
         attend(Duration::from_millis(argument));
     } else {
@@ -40,15 +61,31 @@ pub(super) fn serve(request: &Request) -> (ReplyStatus, Payload) {
             end.store(2 * round + 2);
         }
     }
-    (ReplyStatus::Done, Payload::EMPTY)
 }
 
 fn attend(span: Duration) {
-    let _polling = Polling::new();
     let end = clock::now() + span;
     while clock::now() < end {
-        rings::poll_all();
-        core::hint::spin_loop();
+        poll_until(end);
+        make_room();
+    }
+}
+
+/// Polls until `end`, or until somebody waits for a CPU.
+fn poll_until(end: Instant) {
+    let _polling = Polling::new();
+    while clock::now() < end && !scheduler::is_somebody_ready() {
+        for _ in 0..LOOKS {
+            rings::poll_all();
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Rests if somebody waits for a CPU.
+fn make_room() {
+    if scheduler::is_somebody_ready() {
+        thread::sleep(REST);
     }
 }
 
@@ -56,6 +93,7 @@ fn attend(span: Duration) {
 #[derive(Debug)]
 pub struct Bouncer {
     reader: CarefulReader<'static, WindowMemory>,
+    deadline: Instant,
 }
 
 impl Bouncer {
@@ -64,6 +102,7 @@ impl Bouncer {
         own().header().bounce.store(0, Ordering::SeqCst);
         Self {
             reader: careful::reader_of_current(peer),
+            deadline: clock::now() + PATIENCE,
         }
     }
 
@@ -76,13 +115,15 @@ impl Bouncer {
     pub fn wait_for(&self, value: u64) -> bool {
         const OFFSET: u64 = HEADER_OFFSET + core::mem::offset_of!(PublicHeader, bounce) as u64;
         let word = self.reader.public(OFFSET);
-        let deadline = clock::now() + PATIENCE;
         loop {
-            match self.reader.word(word) {
-                Ok(found) if found == value => return true,
-                Ok(_) if clock::now() < deadline => core::hint::spin_loop(),
-                _ => return false,
+            for _ in 0..LOOKS {
+                match self.reader.word(word) {
+                    Ok(found) if found == value => return true,
+                    Ok(_) if clock::now() < self.deadline => core::hint::spin_loop(),
+                    _ => return false,
+                }
             }
+            make_room();
         }
     }
 }
