@@ -6,6 +6,7 @@
 //! 3. Run 0 is golden and run 1 is a null injection; from there on each kind of control comes as
 //!    often as its share says, evenly spread.
 
+use std::iter;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -94,11 +95,15 @@ impl Resolved {
         }
     }
 
+    /// The cells that its faults are meant for, in order.
+    pub fn targets(&self) -> impl Iterator<Item = usize> {
+        let later = self.then.iter().map(|(strike, _)| strike.cell);
+        iter::once(self.first.cell).chain(later)
+    }
+
     /// Whether all its faults are meant for one cell.
     pub fn is_of_one_cell(&self) -> bool {
-        self.then
-            .iter()
-            .all(|(strike, _)| strike.cell == self.first.cell)
+        self.targets().all(|cell| cell == self.first.cell)
     }
 
     /// In a few words, for the line of progress.

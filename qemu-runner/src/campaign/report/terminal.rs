@@ -111,7 +111,7 @@ fn proportions(summary: &Summary) -> String {
         "had an effect",
         "of those: detected",
         "not contained",
-        "contained ones that came back",
+        "dead ones that came back",
     ];
     let mut rows = vec![headings.map(String::from).to_vec()];
     for class in with_overall(summary) {
@@ -247,12 +247,13 @@ fn availability(summary: &Summary) -> String {
         .map_or_else(|| "-".into(), |time| format!("{time:.1} ms"));
     format!(
         "availability after faults, over {:.1} s: machine {}, cell {}, service {}; \
-         {} failures, repaired after {repair} on average\n",
+         {} failures, {} of them repaired in their run, after {repair} on average\n",
         found.seconds,
         percent_of_time(found.machine),
         percent_of_time(found.cell),
         percent_of_time(found.service),
         found.failures,
+        found.repaired,
     )
 }
 
