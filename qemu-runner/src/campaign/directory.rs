@@ -131,7 +131,11 @@ pub fn read(directory: &Path) -> Result<Finished> {
     Ok(Finished { manifest, records })
 }
 
-fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
+/// What was asked for in a directory; `None` if nothing was.
+///
+/// # Errors
+/// [`Error::Usage`] if it makes no sense, [`Error::Host`].
+pub fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
     let path = directory.join(MANIFEST);
     if !path.exists() {
         return Ok(None);

@@ -74,7 +74,7 @@ pub struct Header {
     #[serde(default = "one")]
     pub seed: u64,
     /// How many runs, if the command line says nothing.
-    pub runs: Option<u32>,
+    pub runs: Option<Spanned<u32>>,
     /// How runs are carried out.
     #[serde(default)]
     pub mode: Mode,

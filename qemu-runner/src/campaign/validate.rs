@@ -13,9 +13,11 @@ use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::channels::is_deterministic;
-use crate::fault::plan::{Cause, parse_operation};
+use crate::fault::plan::{Cause, parse_operation, parse_program};
 use crate::qemu::command::Mode;
 
+/// Most runs of a campaign. So many take weeks.
+pub const RUNS_MAX: i64 = 1_000_000;
 /// Longest time in a file: an hour, in milliseconds.
 const MILLISECONDS_MAX: u64 = 3_600_000;
 /// Highest occurrence of an event that can be waited for.
@@ -113,6 +115,11 @@ impl Check<'_> {
             return self.refuse(&self.campaign.schema, &format!("expected \"{SCHEMA}\""));
         }
         self.name(&header.name)?;
+        if let Some(runs) = &header.runs
+            && !(1..=RUNS_MAX).contains(&i64::from(*runs.get_ref()))
+        {
+            return self.refuse(runs, &format!("expected 1 to {RUNS_MAX}"));
+        }
         self.within(&header.bound_ms, 1, MILLISECONDS_MAX)?;
         if *header.rehearsals.get_ref() > REHEARSALS_MAX {
             let problem = format!("expected at most {REHEARSALS_MAX}");
@@ -305,6 +312,9 @@ impl Check<'_> {
             let problem = format!("{name} ends no thread; expected no program");
             return self.refuse(strike.target, &problem);
         }
+        if let Some(Err(problem)) = target.program.as_deref().map(parse_program) {
+            return self.refuse(strike.target, &problem);
+        }
         let operation = target.operation.as_deref().map(parse_operation);
         if let Some(Err(problem)) = operation {
             return self.refuse(strike.target, &problem);
@@ -360,11 +370,13 @@ impl Check<'_> {
             let problem = format!("{name} is no fault of one CPU; expected no key cpu");
             return self.refuse(strike.target, &problem);
         }
-        if let Some(argument) = strike.argument
-            && strike.model.entry().argument.is_none()
-        {
-            let problem = format!("{name} takes no number; expected no such key");
-            return self.refuse(argument, &problem);
+        if let Some(argument) = strike.argument {
+            if strike.model.entry().argument.is_none() {
+                let problem = format!("{name} takes no number; expected no such key");
+                return self.refuse(argument, &problem);
+            }
+            let taken = strike.model.arguments();
+            self.number(argument, *taken.start(), *taken.end())?;
         }
         if let Some(area) = strike.area
             && !strike.model.has_area()
