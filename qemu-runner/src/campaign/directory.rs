@@ -92,7 +92,7 @@ impl Manifest {
     }
 
     /// What keeps runs of `other` out of this directory; `None` if nothing does.
-    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+    pub(super) fn differs_from(&self, other: &Self) -> Option<&'static str> {
         let pairs = [
             ("campaign", self.name == other.name),
             ("seed", self.seed == other.seed),
