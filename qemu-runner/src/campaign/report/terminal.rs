@@ -78,7 +78,8 @@ pub fn look(summary: &Summary) -> String {
     }
 }
 
-fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
+/// The classes, and all of them together where that is not the same.
+pub fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
     let overall = (summary.classes.len() > 1).then_some(&summary.overall);
     summary.classes.iter().chain(overall)
 }
