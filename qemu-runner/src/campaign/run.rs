@@ -11,6 +11,7 @@ use super::file::Campaign;
 use super::jobs::{Engine, Job};
 use super::outcome::PauseLimit;
 use super::resolve::Resolved;
+use super::validate::check_names;
 use super::{report, summary::Summary};
 use crate::commands::{Setup, prepare};
 use crate::error::{Ending, Result};
@@ -71,6 +72,7 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
             &mut progress,
         )?
     };
+    check_names((&arguments.file, &text), &campaign, &launch.images)?;
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;
     let (path, beginning) = match (&arguments.resume, &arguments.out) {

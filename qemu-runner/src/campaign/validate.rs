@@ -4,6 +4,7 @@
 //! other keys and is checked here.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use cell::fault::InnerFault;
 use toml::Spanned;
@@ -11,9 +12,13 @@ use toml::Spanned;
 use super::draw::Number;
 use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
+use crate::error::Error;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::channels::is_deterministic;
+use crate::fault::objects::find;
 use crate::fault::plan::{Cause, parse_operation, parse_program};
+use crate::guest::symbols::Functions;
+use crate::images::Images;
 use crate::qemu::command::Mode;
 
 /// Most runs of a campaign. So many take weeks.
@@ -97,6 +102,40 @@ pub fn check(text: &str, campaign: &Campaign) -> Result<(), Problem> {
     check.header()?;
     check.machine()?;
     check.classes()
+}
+
+/// Refuses functions and objects that the kernel does not have: or each run that draws them would
+/// fail by itself.
+///
+/// # Errors
+/// [`Error::Usage`] with what there is instead; [`Error::Host`] if the image cannot be read.
+pub fn check_names(file: (&Path, &str), campaign: &Campaign, images: &Images) -> Result<(), Error> {
+    for strike in campaign.classes.iter().flat_map(Class::strikes) {
+        let (when, place) = (strike.when.get_ref(), strike.when.span().start);
+        let watched = [&when.write, &when.access].into_iter().flatten();
+        let watched = watched.map(|name| (name, place));
+        let struck = strike.object.map(|it| (it.get_ref(), it.span().start));
+        for (name, at) in struck.into_iter().chain(watched) {
+            let found = find(images, name, &mut |_| 0);
+            found.map_err(|error| misnamed(file, at, error))?;
+        }
+        if let Some(name) = &when.symbol {
+            let found = Functions::read(&images.kernel)?.find(name);
+            found.map_err(|error| misnamed(file, place, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel lacks is what the file should not name.
+fn misnamed((path, text): (&Path, &str), at: usize, error: Error) -> Error {
+    match error {
+        Error::Guest(problem) => {
+            let (path, problem) = (path.display(), Problem::at(text, at, &problem));
+            Error::Usage(format!("{path}: {problem}"))
+        }
+        other => other,
+    }
 }
 
 struct Check<'a> {

@@ -411,6 +411,20 @@ proptest! {
     }
 }
 
+#[test]
+fn a_name_that_the_kernel_lacks_is_the_files_mistake() {
+    let text = "a = 1\nobject = \"TABLE.nothing\"\n";
+    let error = misnamed(
+        (Path::new("x.toml"), text),
+        15,
+        Error::Guest("no field".into()),
+    );
+    assert_eq!(error.to_string(), "x.toml: line 2: object: no field");
+    assert_eq!(error.exit_code(), 2);
+    let error = misnamed((Path::new("x.toml"), text), 15, Error::Interrupted);
+    assert!(matches!(error, Error::Interrupted));
+}
+
 /// A fault with one line changed; what is said of it, and of which key.
 #[test]
 fn numbers_that_mean_nothing_or_never_end_are_refused() {
