@@ -469,3 +469,6 @@ fn violations(records: &[&Record]) -> Vec<ViolationLine> {
     };
     violated.map(line).collect()
 }
+
+#[cfg(test)]
+mod tests;
