@@ -3,8 +3,8 @@
 //! # Invariants
 //! 1. The same file, seed and number give the same run, whichever other runs are asked for.
 //! 2. What is resolved is all that a replay needs.
-//! 3. Run 0 is golden and run 1 is a null injection; from there on each kind of control comes as
-//!    often as its share says, evenly spread.
+//! 3. Run 0 is golden and, where at most half are, run 1 is a null injection; from there on each
+//!    kind of control comes as often as its share says, evenly spread.
 
 use std::iter;
 use std::time::Duration;
