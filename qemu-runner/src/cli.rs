@@ -12,7 +12,7 @@ use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{
     Area, Cause, Hook, Kind, Plan, Registers, Series, Strike, Trigger, parse_event,
-    parse_operation, parse_probability,
+    parse_operation, parse_probability, parse_program,
 };
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
 use crate::output::Format;
@@ -261,7 +261,7 @@ pub struct HookArguments {
     #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
     pub operation: Option<u16>,
     /// For program.kill: the name of the threads.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_program)]
     pub program: Option<String>,
     /// For program.kill: so long they run first.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -473,8 +473,15 @@ impl InjectArguments {
         ];
         let refused = refused.into_iter().chain(self.hook.refused(fault));
         let mut refused = refused;
-        match refused.find(|(is_refused, ..)| *is_refused) {
-            Some((_, option, meaning)) => Err(format!("{option} {meaning}, not for {fault}")),
+        if let Some((_, option, meaning)) = refused.find(|(is_refused, ..)| *is_refused) {
+            return Err(format!("{option} {meaning}, not for {fault}"));
+        }
+        let taken = fault.arguments();
+        match self.argument.filter(|number| !taken.contains(number)) {
+            Some(_) => {
+                let (least, greatest) = (taken.start(), taken.end());
+                Err(format!("--argument: {fault} takes {least} to {greatest}"))
+            }
             None => Ok(()),
         }
     }
@@ -522,6 +529,8 @@ mod tests {
             ("cpu.halt --thaw 1s", "--thaw"),
             ("cpu.halt --corrected", "--corrected"),
             ("sw.panic --argument 3", "--argument"),
+            ("irq.spurious --argument 1000000000000", "1 to 10000"),
+            ("mem.burst --argument 0", "1 to 255"),
             ("sw.panic --cpu 1", "--cpu"),
             ("cpu.halt --on hint", "--then"),
             ("cpu.halt --delay 1ms", "--then"),
@@ -533,6 +542,7 @@ mod tests {
             ("cpu.halt --at-delay 1ms", "--at-event"),
             ("rpc.drop --operation tea", "\"tea\""),
             ("rpc.drop --probability 2", "--probability"),
+            ("program.kill --program a-name-that-is-too-long", "16 bytes"),
             ("cpu.halt --then sw.panic --on hint --count 0", "--count"),
         ] {
             let refusal = plan(&format!("hive inject {words}")).unwrap_err();

@@ -2,6 +2,7 @@
 
 use cell::CellSet;
 use cell::id::CellId;
+use cell::machine::CellState;
 use cell::trace::Event;
 use serde::{Deserialize, Serialize};
 
@@ -29,11 +30,14 @@ pub struct Latencies {
     pub held: Option<f64>,
     /// The last survivor's programs went on.
     pub resumed: Option<f64>,
-    /// The last dead cell was taken back, by the last survivor.
+    /// The last dead cell was taken back, by the last survivor; `None` if one of them is not back.
     pub reintegrated: Option<f64>,
 }
 
 impl Latencies {
+    /// The names of those that do not begin with the fault.
+    pub const ALONE: [&'static str; 2] = ["agreement alone", "recovery alone"];
+
     /// Reads them off a run.
     pub fn of(run: &Observation) -> Self {
         let (targets, survivors) = (run.targets(), run.survivors());
@@ -63,6 +67,7 @@ impl Latencies {
 
     /// With names, in order, for output.
     pub fn named(&self) -> [(&'static str, Option<f64>); 8] {
+        let [agreement, recovery] = Self::ALONE;
         [
             ("fault to first hint", self.first_hint),
             ("fault to first epoch", self.epoch_begun),
@@ -70,8 +75,8 @@ impl Latencies {
             ("fault to last survivor in recovery", self.last_in_recovery),
             ("fault to last survivor resumed", self.resumed),
             ("fault to reintegrated", self.reintegrated),
-            ("agreement alone", self.agreement),
-            ("recovery alone", self.held),
+            (agreement, self.agreement),
+            (recovery, self.held),
         ]
     }
 }
@@ -136,17 +141,22 @@ fn agreement(run: &Observation, survivors: CellSet) -> Option<f64> {
 }
 
 fn reintegrated(run: &Observation, survivors: CellSet) -> Option<u64> {
-    let dead = run.dead();
-    let back = |event: Event| {
-        let about_dead = |record: &&Observed| {
-            let subject = CellId::new(record.arguments[0] as usize);
+    let back = |cell: CellId, event: Event| {
+        let about_it = |record: &&Observed| {
             let seen = record.source == Source::Monitor || survivor(record, survivors);
-            record.event == event && seen && subject.is_some_and(|id| dead.contains(id))
+            record.event == event && seen && record.arguments[0] == cell.index() as u64
         };
         run.since_start()
-            .filter(about_dead)
+            .filter(about_it)
             .map(|record| record.at)
             .max()
     };
-    back(Event::Reintegrated).or_else(|| back(Event::Joined))
+    let of = |cell: CellId| {
+        let after = &run.after[cell.index()];
+        let is_back = after.state == CellState::Live && after.serves;
+        let seen = || back(cell, Event::Reintegrated).or_else(|| back(cell, Event::Joined));
+        is_back.then(seen).flatten()
+    };
+    let times: Option<Vec<u64>> = run.dead().iter().map(of).collect();
+    times?.into_iter().max()
 }

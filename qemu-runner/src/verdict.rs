@@ -176,6 +176,11 @@ impl Invariant {
         Self::EveryFaultStrikes,
     ];
 
+    /// Whether it is about the system, and not about the runner.
+    pub fn is_of_the_system(self) -> bool {
+        self != Self::EveryFaultStrikes
+    }
+
     /// For people.
     pub const fn text(self) -> &'static str {
         match self {

@@ -138,6 +138,24 @@ fn latencies_count_from_the_fault_and_to_the_last_survivor() {
 }
 
 #[test]
+fn a_cell_that_is_not_back_has_no_time_at_which_it_was() {
+    let mut run = good_run();
+    stays_out(&mut run);
+    assert_eq!(Latencies::of(&run).reintegrated, None);
+    let mut two = good_run();
+    let joined = record(170, Source::Monitor, Event::Joined, [2, 2]);
+    two.after[2] = cell(2, 5);
+    two.records.push(joined);
+    assert_eq!(
+        Latencies::of(&two).reintegrated,
+        Some(70.0),
+        "the later one"
+    );
+    two.records.pop();
+    assert_eq!(Latencies::of(&two).reintegrated, None, "one of two");
+}
+
+#[test]
 fn an_epoch_before_the_first_hint_is_another_matter() {
     let mut run = good_run();
     let begins = |at| record(at, Source::Cell(2), Event::EpochBegin, [1, 2]);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::campaign::validate::RUNS_MAX;
 use crate::cli::ImageArguments;
 
 /// What to do with a campaign.
@@ -34,10 +35,11 @@ pub struct CheckArguments {
 pub struct RunArguments {
     /// The campaign file.
     pub file: PathBuf,
-    /// How many runs in all; if not said, as the file says.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many runs in all; if not said, as with --resume before, else as the file says.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=RUNS_MAX))]
     pub runs: Option<u32>,
-    /// The seed, from which everything is drawn; if not said, as the file says.
+    /// The seed, from which everything is drawn; if not said, as with --resume before, else as the
+    /// file says.
     #[arg(long, value_parser = parse_seed)]
     pub seed: Option<u64>,
     /// Where everything is written; if not said, a directory below runs/ with the campaign's name

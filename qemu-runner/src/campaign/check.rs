@@ -142,7 +142,7 @@ impl Checked {
             runs_each_class_by_itself: in_all(faults * float(least) / float(total)),
             runs_for_zero_bound: whole(float(runs_for_zero_bound(half_width)) / faults),
             seconds_per_run: seconds_per_run(campaign, total),
-            runs_in_file: campaign.header.runs,
+            runs_in_file: campaign.header.runs.as_ref().map(|runs| *runs.get_ref()),
         }
     }
 

@@ -57,6 +57,7 @@ struct Comparison {
     schema: &'static str,
     first: String,
     second: String,
+    same_file: bool,
     same_images: bool,
     shares: Vec<Share>,
     times: Vec<Time>,
@@ -197,6 +198,7 @@ fn compare(first: &Finished, second: &Finished) -> Comparison {
         schema: "hive-campaign-compare/2",
         first: headline(&a),
         second: headline(&b),
+        same_file: one.file == other.file,
         same_images: (&one.monitor_sha256, &one.kernel_sha256)
             == (&other.monitor_sha256, &other.kernel_sha256),
         shares: shares.collect(),
@@ -249,6 +251,12 @@ impl Comparison {
             "first:  {}\nsecond: {}",
             self.first, self.second
         ));
+        if !self.same_file {
+            line(format_args!(
+                "The campaign files differ: a fault of the same name may be another, and all \
+                 together may be another mixture."
+            ));
+        }
         if !self.same_images {
             line(format_args!(
                 "The images differ: a larger one thins out the faults that matter, so compare how \

@@ -77,6 +77,14 @@ fn what_is_the_same_is_not() {
 }
 
 #[test]
+fn another_campaign_file_is_said_to_be_another() {
+    let (first, mut second) = (campaign(7, 0, 0), campaign(7, 0, 0));
+    assert!(!compare(&first, &second).text().contains("files differ"));
+    second.manifest.file.push('#');
+    assert!(compare(&first, &second).text().contains("files differ"));
+}
+
+#[test]
 fn other_seeds_make_no_pairs() {
     let comparison = compare(&campaign(7, 2, 0), &campaign(8, 2, 0));
     assert!(comparison.pairs.is_empty() && comparison.same_memory.is_none());

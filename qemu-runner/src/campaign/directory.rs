@@ -4,9 +4,10 @@
 //! 1. A run is either a whole line of `runs.jsonl`, on the disk before the next begins, or it does
 //!    not count: a line that was cut off is dropped and its run is done again.
 //! 2. A directory holds runs of one campaign file, one seed, one machine and one pair of images.
+//! 3. One runner at a time writes to a directory.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::Campaign;
 use super::record::Record;
+use super::resolve::Resolved;
 use crate::commands::Setup;
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
@@ -90,7 +92,7 @@ impl Manifest {
     }
 
     /// What keeps runs of `other` out of this directory; `None` if nothing does.
-    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+    pub(super) fn differs_from(&self, other: &Self) -> Option<&'static str> {
         let pairs = [
             ("campaign", self.name == other.name),
             ("seed", self.seed == other.seed),
@@ -129,7 +131,11 @@ pub fn read(directory: &Path) -> Result<Finished> {
     Ok(Finished { manifest, records })
 }
 
-fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
+/// What was asked for in a directory; `None` if nothing was.
+///
+/// # Errors
+/// [`Error::Usage`] if it makes no sense, [`Error::Host`].
+pub fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
     let path = directory.join(MANIFEST);
     if !path.exists() {
         return Ok(None);
@@ -169,7 +175,10 @@ fn read_runs(path: &Path) -> Result<(BTreeMap<u32, Record>, u64)> {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
+    /// Locked as long as it is open.
     runs: File,
+    /// How many bytes of it are whole lines.
+    whole: u64,
     /// The finished runs, by number.
     pub records: BTreeMap<u32, Record>,
 }
@@ -187,42 +196,43 @@ impl Journal {
     /// Opens a directory for the runs of a campaign.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the directory holds another campaign, or none to go on with.
+    /// [`Error::Usage`] if the directory holds another campaign, or none to go on with, or another
+    /// runner writes to it.
     pub fn open(path: &Path, manifest: &Manifest, beginning: Beginning) -> Result<Self> {
         let shown = path.display();
+        if beginning == Beginning::Resumed && read_manifest(path)?.is_none() {
+            return Err(Error::Usage(format!(
+                "{shown} holds no campaign to go on with"
+            )));
+        }
+        fs::create_dir_all(path).context(|| format!("creating {shown}"))?;
+        let runs = lock(path)?;
         let mut manifest = manifest.clone();
-        match (read_manifest(path)?, beginning) {
-            (Some(_), Beginning::New) => {
+        // Only now, because another runner may have been quicker.
+        if let Some(old) = read_manifest(path)? {
+            if beginning == Beginning::New {
                 return Err(Error::Usage(format!(
                     "{shown} holds a campaign already; --resume {shown} goes on with it"
                 )));
             }
-            (None, Beginning::Resumed) => {
+            if let Some(what) = old.differs_from(&manifest) {
                 return Err(Error::Usage(format!(
-                    "{shown} holds no campaign to go on with"
+                    "{shown} holds runs of another {what}; its runs cannot be mixed with these"
                 )));
             }
-            (Some(old), Beginning::Resumed) => {
-                if let Some(what) = old.differs_from(&manifest) {
-                    return Err(Error::Usage(format!(
-                        "{shown} holds runs of another {what}; its runs cannot be mixed with these"
-                    )));
-                }
-                manifest.runs = manifest.runs.max(old.runs);
-            }
-            (None, Beginning::New) => {}
+            manifest.runs = manifest.runs.max(old.runs);
+        } else if runs.metadata().is_ok_and(|found| found.len() > 0) {
+            return Err(Error::Usage(format!(
+                "{shown} holds a {RUNS} without a {MANIFEST}: nobody knows of what campaign"
+            )));
         }
-        fs::create_dir_all(path).context(|| format!("creating {shown}"))?;
+        let (records, whole) = read_runs(&path.join(RUNS))?;
+        drawn_alike(path, &manifest, &records)?;
         write(path, MANIFEST, &pretty(&manifest)?)?;
-        let file = path.join(RUNS);
-        let (records, whole) = read_runs(&file)?;
-        let opened = OpenOptions::new().create(true).append(true).open(&file);
-        let runs = opened.context(|| format!("opening {}", file.display()))?;
-        runs.set_len(whole)
-            .context(|| format!("cutting {}", file.display()))?;
         Ok(Self {
             path: path.to_path_buf(),
             runs,
+            whole,
             records,
         })
     }
@@ -239,12 +249,46 @@ impl Journal {
     pub fn add(&mut self, record: Record) -> Result<()> {
         let encoded = serde_json::to_string(&record).map_err(std::io::Error::from);
         let write = encoded.and_then(|line| {
+            // What was cut off, by a crash then or a full disk just now, must not begin this line.
+            self.runs.set_len(self.whole)?;
             self.runs.write_all(format!("{line}\n").as_bytes())?;
-            self.runs.sync_data()
+            self.runs.sync_data()?;
+            Ok(line.len() as u64 + 1)
         });
-        write.context(|| format!("writing to {}", self.path.join(RUNS).display()))?;
+        self.whole += write.context(|| format!("writing to {}", self.path.join(RUNS).display()))?;
         self.records.insert(record.run(), record);
         Ok(())
+    }
+}
+
+/// Opens the file of the runs, and keeps other runners out for as long as it is open.
+fn lock(directory: &Path) -> Result<File> {
+    let (path, shown) = (directory.join(RUNS), directory.display());
+    let opened = OpenOptions::new().create(true).append(true).open(&path);
+    let runs = opened.context(|| format!("opening {}", path.display()))?;
+    match runs.try_lock() {
+        Ok(()) => Ok(runs),
+        Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
+            "another runner carries out runs in {shown}"
+        ))),
+        Err(TryLockError::Error(error)) => {
+            Err(error).context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Refuses finished runs that would be drawn otherwise today.
+fn drawn_alike(path: &Path, manifest: &Manifest, records: &BTreeMap<u32, Record>) -> Result<()> {
+    let campaign = manifest.campaign()?;
+    let drawn = |run: u32| Resolved::of(&campaign, manifest.seed, run);
+    match records.values().find(|it| it.resolved != drawn(it.run())) {
+        None => Ok(()),
+        Some(other) => Err(Error::Usage(format!(
+            "{}: run {} was drawn by a runner that draws otherwise; its runs cannot be mixed with \
+             these",
+            path.display(),
+            other.run()
+        ))),
     }
 }
 
@@ -265,8 +309,14 @@ pub fn pretty<T: Serialize>(value: &T) -> Result<String> {
 pub fn write(directory: &Path, name: &str, text: &str) -> Result<()> {
     let path = directory.join(name);
     let temporary = directory.join(format!(".{name}"));
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-    written.context(|| format!("writing {}", path.display()))
+    let whole = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        // Or the name may outlive a crash of the host, and the text not.
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    whole().context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

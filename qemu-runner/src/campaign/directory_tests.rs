@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
-use crate::campaign::resolve::Resolved;
 use serde_json::json;
 use std::time::Duration;
 
@@ -114,4 +113,60 @@ fn a_directory_without_a_campaign_is_refused() {
     assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
     fs::write(directory.path().join(MANIFEST), "{}").unwrap();
     assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn what_a_failed_write_left_does_not_spoil_the_next_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap();
+    journal.add(record(0)).unwrap();
+    journal.runs.write_all(b"{\"resolved\"").unwrap();
+    journal.add(record(1)).unwrap();
+    assert_eq!(read(directory.path()).unwrap().records, journal.records);
+}
+
+#[test]
+fn a_directory_has_one_runner_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |beginning| Journal::open(directory.path(), &manifest(), beginning);
+    let first = open(Beginning::New).unwrap();
+    for beginning in [Beginning::New, Beginning::Resumed] {
+        let error = open(beginning).unwrap_err();
+        assert!(error.to_string().contains("another runner"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+    assert_eq!(
+        read(directory.path()).unwrap().records.len(),
+        0,
+        "to read is free"
+    );
+    drop(first);
+    open(Beginning::Resumed).unwrap();
+}
+
+#[test]
+fn runs_of_nobody_knows_what_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(RUNS);
+    fs::write(&file, "1\n2").unwrap();
+    let error = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap_err();
+    assert!(error.to_string().contains(MANIFEST), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n2");
+}
+
+#[test]
+fn runs_that_would_be_drawn_otherwise_are_not_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap();
+    let mut other = record(2);
+    other.resolved.first.seed += 1;
+    journal.add(other).unwrap();
+    drop(journal);
+    let error = Journal::open(directory.path(), &manifest(), Beginning::Resumed).unwrap_err();
+    assert!(error.to_string().contains("run 2 was drawn"), "{error}");
+    assert_eq!(
+        read(directory.path()).unwrap().records.len(),
+        1,
+        "a report is still made"
+    );
 }

@@ -6,6 +6,8 @@
 //! 2. Whatever the file holds, it is refused with line, key and what was expected, never with a
 //!    panic.
 
+use std::iter;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
@@ -74,7 +76,7 @@ pub struct Header {
     #[serde(default = "one")]
     pub seed: u64,
     /// How many runs, if the command line says nothing.
-    pub runs: Option<u32>,
+    pub runs: Option<Spanned<u32>>,
     /// How runs are carried out.
     #[serde(default)]
     pub mode: Mode,
@@ -304,6 +306,12 @@ impl Class {
             registers: self.registers.as_ref(),
             when: &self.when,
         }
+    }
+
+    /// All that strikes, in order.
+    pub fn strikes(&self) -> impl Iterator<Item = StrikeKeys<'_>> {
+        let later = self.then.0.iter().map(Then::strike);
+        iter::once(self.strike()).chain(later)
     }
 }
 

@@ -5,7 +5,8 @@
 //! 2. A run that QEMU or the runner could not finish is recorded as such and is not tried again.
 //! 3. Nobody begins a run after the campaign has ended, and it ends only when nobody runs.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
+use std::iter;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -24,6 +25,9 @@ use crate::output::Progress;
 
 /// So many runs in a row that could not be carried out end a campaign.
 const FAILURES_MAX: u32 = 3;
+
+/// Runs that are still to be carried out.
+type Left<'a> = Box<dyn Iterator<Item = Resolved> + Send + 'a>;
 
 /// Something that carries out runs, each on a machine of its own.
 pub trait Engine: Sync {
@@ -116,25 +120,26 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The runs that are not finished, in order.
-    fn left(&self, journal: &Journal) -> VecDeque<Resolved> {
-        (0..self.runs)
-            .filter(|number| !journal.records.contains_key(number))
+    /// The runs that are not finished, in order. Each is drawn when it is its turn.
+    fn left(&self, journal: &Journal) -> Left<'_> {
+        let finished: BTreeSet<u32> = journal.records.keys().copied().collect();
+        let left = (0..self.runs)
+            .filter(move |number| !finished.contains(number))
             .map(|number| Resolved::of(self.campaign, self.seed, number))
-            .filter(|resolved| self.only.is_none_or(|only| only == resolved.class))
-            .collect()
+            .filter(|resolved| self.only.is_none_or(|only| only == resolved.class));
+        Box::new(left)
     }
 
     /// Each thread starts QEMUs and outlives them.
     fn several(
         &self,
         engine: &dyn Engine,
-        left: VecDeque<Resolved>,
+        left: Left<'_>,
         ledger: &mut Ledger<'_>,
         progress: &mut Progress,
     ) -> Result<()> {
         let (sender, finished) = channel();
-        let threads = self.at_once.min(left.len());
+        let threads = self.at_once.min(self.runs as usize);
         let left = Mutex::new(left);
         thread::scope(|scope| {
             for _ in 0..threads {
@@ -146,17 +151,9 @@ impl Job<'_> {
         })
     }
 
-    fn work(
-        &self,
-        engine: &dyn Engine,
-        left: &Mutex<VecDeque<Resolved>>,
-        sender: &Sender<Result<Record>>,
-    ) {
+    fn work(&self, engine: &dyn Engine, left: &Mutex<Left<'_>>, sender: &Sender<Result<Record>>) {
         loop {
-            let next = left
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front();
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(resolved) = next else { return };
             let record = self.one(engine, resolved, &mut Progress::silent());
             let is_over = record.is_err();
@@ -172,7 +169,7 @@ impl Job<'_> {
     fn collect(
         &self,
         finished: &Receiver<Result<Record>>,
-        left: &Mutex<VecDeque<Resolved>>,
+        left: &Mutex<Left<'_>>,
         ledger: &mut Ledger<'_>,
         progress: &mut Progress,
     ) -> Result<()> {
@@ -188,7 +185,7 @@ impl Job<'_> {
             let next = record.and_then(|record| ledger.add(record));
             show(ledger.journal.records.len(), progress);
             if !matches!(next, Ok(Next::Run)) {
-                left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                *left.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(iter::empty());
             }
             if ended.is_ok() {
                 ended = next.map(|_| ());

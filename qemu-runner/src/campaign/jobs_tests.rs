@@ -90,6 +90,7 @@ fn an_interrupted_campaign_goes_on_where_it_stopped() {
     let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert!(matches!(ended, Err(Error::Interrupted)));
     assert_eq!(journal.records.len(), 4);
+    drop(journal);
     let engine = fake();
     let (ended, journal) = bench.run(&engine, Beginning::Resumed, None);
     ended.unwrap();
@@ -220,6 +221,7 @@ fn an_interrupt_ends_all_that_run_and_keeps_what_is_finished() {
         engine.carried_out.lock().unwrap().len()
     );
     assert!(!journal.records.contains_key(&2));
+    drop(journal);
     let (ended, journal) = bench.run(&fake(), Beginning::Resumed, None);
     ended.unwrap();
     assert_eq!(journal.records.len(), 10);

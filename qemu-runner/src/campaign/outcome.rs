@@ -19,7 +19,7 @@
 
 use std::collections::BTreeSet;
 
-use cell::machine::EvidenceKind;
+use cell::machine::{CellState, EvidenceKind};
 use cell::trace::Event;
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::Kind;
 use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
-use crate::observation::Observation;
+use crate::observation::{CellSnapshot, Observation};
 use crate::verdict::{Verdict, Violation};
 
 macro_rules! labels {
@@ -56,7 +56,7 @@ labels! {
         Infra = "infrastructure",
         /// The trigger never fired, or the fault was never carried out.
         NotInjected = "not injected",
-        /// No cell serves: the machine went down.
+        /// No cell serves: the machine went down, or every cell did.
         SystemFailure = "system failure",
         /// A survivor took wrong bytes for right ones.
         FsvExternal = "fail-silence violation",
@@ -149,15 +149,19 @@ pub fn classify(
     (containment(run, verdict, latencies, effect, limit), effect)
 }
 
-/// Every label that something speaks for, the worst first.
+/// Every label that something speaks for, the worst first. Where nobody serves there is no system,
+/// whether or not the machine went down.
 pub fn labels(
     run: &Observation,
     verdict: &Verdict,
     latencies: &Latencies,
 ) -> BTreeSet<Containment> {
+    let serves = |cell: &CellSnapshot| cell.state == CellState::Live && cell.serves;
+    let nobody = !run.after.iter().any(serves);
     let violations = verdict.violations.iter();
     violations
         .filter_map(|violation| label(violation, run, verdict, latencies))
+        .chain(nobody.then_some(Containment::SystemFailure))
         .collect()
 }
 

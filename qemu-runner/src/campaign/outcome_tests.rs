@@ -8,7 +8,7 @@ use crate::fault::catalogue::Expectation;
 use crate::verdict::tests::{cell, good_run, record, stays_out};
 use cell::fault::InnerFault;
 
-use crate::observation::End;
+use crate::observation::{End, Injected};
 
 type Change = fn(&mut Observation);
 
@@ -37,7 +37,7 @@ fn evidence(kind: EvidenceKind) -> [u64; 2] {
     [(kind as u64) << 32 | 1, 0]
 }
 
-const FAULTS: [(&str, Change, Containment, Effect); 15] = [
+const FAULTS: [(&str, Change, Containment, Effect); 16] = [
     (
         "as it is",
         |_| {},
@@ -90,6 +90,20 @@ const FAULTS: [(&str, Change, Containment, Effect); 15] = [
     (
         "the machine goes down",
         |run| run.end = End::SystemDown("RESET".into()),
+        Containment::SystemFailure,
+        Effect::Halted,
+    ),
+    (
+        "every cell dies of faults of its own",
+        |run| {
+            for cell in [0, 2] {
+                let first = run.injected[0].clone();
+                run.injected.push(Injected { cell, ..first });
+            }
+            for cell in &mut run.after {
+                (cell.state, cell.serves) = (CellState::Expelled, false);
+            }
+        },
         Containment::SystemFailure,
         Effect::Halted,
     ),

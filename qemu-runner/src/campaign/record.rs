@@ -183,10 +183,11 @@ impl Record {
         self.resolved.kind
     }
 
-    /// Whether something speaks against the system. A fault that never struck does not.
+    /// Whether something speaks against the system. A fault that never struck does not; what came
+    /// of another in the same run does, though it enters no share.
     pub fn is_violation(&self) -> bool {
-        let real = |broken: &Broken| broken.invariant != Invariant::EveryFaultStrikes;
-        self.containment.is_valid() && self.violations.iter().any(real)
+        let mut violations = self.violations.iter();
+        violations.any(|broken| broken.invariant.is_of_the_system())
     }
 
     /// Whether a label holds, as the worst or beside it.
@@ -196,11 +197,14 @@ impl Record {
 
     /// Whether two runs were to do the same.
     pub fn is_same_plan(&self, other: &Self) -> bool {
-        let numbered = |record: &Self| Resolved {
-            run: 0,
-            ..record.resolved.clone()
-        };
-        numbered(self) == numbered(other)
+        let (one, other) = (&self.resolved, &other.resolved);
+        // Most differ in the seed of their first fault: only those that do not are copied.
+        one.first == other.first
+            && *one
+                == Resolved {
+                    run: one.run,
+                    ..other.clone()
+                }
     }
 
     /// Why it is a violation, in words.

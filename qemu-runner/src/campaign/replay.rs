@@ -5,11 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::arguments::ReplayArguments;
-use super::directory::{self, Finished};
+use super::directory::{self, Finished, Manifest};
+use super::file::Campaign;
 use super::outcome::classify;
 use super::resolve::Resolved;
 use super::run::pause_limit;
-use crate::commands::{judge, prepare};
+use crate::commands::{Setup, judge, prepare};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::debug_file;
@@ -59,6 +60,7 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         mode: campaign.header.mode,
         ..prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?
     };
+    warn_of_changes(&finished, &campaign, &launch)?;
     let detail = match trace {
         Some(_) => Detail::All,
         None => Detail::Events,
@@ -97,6 +99,17 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         now.text()
     );
     judge(&launch, &plan, &run, trace, format)
+}
+
+/// Says what is not as it was: the same draw then strikes another place.
+fn warn_of_changes(finished: &Finished, campaign: &Campaign, launch: &Launch) -> Result<()> {
+    let then = &finished.manifest;
+    let on = (Setup::of(launch), &launch.images);
+    let now = Manifest::new(&then.file, campaign, then.seed, then.runs, on)?;
+    if let Some(what) = then.differs_from(&now) {
+        eprintln!("warning: this is another {what} than then; the run may not be the same");
+    }
+    Ok(())
 }
 
 /// Leaves a stopped machine to the user, until QEMU ends or an interrupt is asked for.

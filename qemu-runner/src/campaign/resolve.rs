@@ -3,9 +3,10 @@
 //! # Invariants
 //! 1. The same file, seed and number give the same run, whichever other runs are asked for.
 //! 2. What is resolved is all that a replay needs.
-//! 3. Run 0 is golden and run 1 is a null injection; from there on each kind of control comes as
-//!    often as its share says, evenly spread.
+//! 3. Run 0 is golden and, where at most half are, run 1 is a null injection; from there on each
+//!    kind of control comes as often as its share says, evenly spread.
 
+use std::iter;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -94,11 +95,15 @@ impl Resolved {
         }
     }
 
+    /// The cells that its faults are meant for, in order.
+    pub fn targets(&self) -> impl Iterator<Item = usize> {
+        let later = self.then.iter().map(|(strike, _)| strike.cell);
+        iter::once(self.first.cell).chain(later)
+    }
+
     /// Whether all its faults are meant for one cell.
     pub fn is_of_one_cell(&self) -> bool {
-        self.then
-            .iter()
-            .all(|(strike, _)| strike.cell == self.first.cell)
+        self.targets().all(|cell| cell == self.first.cell)
     }
 
     /// In a few words, for the line of progress.

@@ -6,14 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arguments::RunArguments;
-use super::directory::{Beginning, Journal, Manifest};
+use super::directory::{Beginning, Journal, Manifest, read_manifest};
 use super::file::Campaign;
 use super::jobs::{Engine, Job};
 use super::outcome::PauseLimit;
 use super::resolve::Resolved;
+use super::validate::check_names;
 use super::{report, summary::Summary};
 use crate::commands::{Setup, prepare};
-use crate::error::{Ending, Error, Result};
+use crate::error::{Ending, Result};
 use crate::experiment;
 use crate::images::workspace_root;
 use crate::observation::Observation;
@@ -24,9 +25,6 @@ use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
 const RUNS: u32 = 100;
-/// The share of runs that could not be carried out, in percent, from which on a campaign shows
-/// nothing.
-const INFRA_PERCENT_MAX: usize = 10;
 
 /// One QEMU for each run.
 #[derive(Debug)]
@@ -53,8 +51,10 @@ pub fn pause_limit(campaign: &Campaign) -> PauseLimit {
 /// See [`Job::carry_out`]; [`Error::Usage`] if the file or the directory is refused.
 pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     let (text, campaign) = super::load(&arguments.file)?;
-    let seed = arguments.seed.unwrap_or(campaign.header.seed);
-    let runs = arguments.runs.or(campaign.header.runs).unwrap_or(RUNS);
+    let old = arguments.resume.as_deref().map(read_manifest).transpose()?;
+    let old = old.flatten();
+    let seed = seed(arguments.seed, old.as_ref(), &campaign);
+    let runs = runs(arguments.runs, old.as_ref(), &campaign);
     let only = arguments.only.as_deref();
     if let Some(only) = only {
         super::known_class(&campaign, only)?;
@@ -72,6 +72,7 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
             &mut progress,
         )?
     };
+    check_names((&arguments.file, &text), &campaign, &launch.images)?;
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;
     let (path, beginning) = match (&arguments.resume, &arguments.out) {
@@ -92,12 +93,27 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     let started = Instant::now();
     let ended = job.carry_out(&engine, &mut journal, &mut progress);
     drop(progress);
-    if let Err(Error::Interrupted) = ended {
+    if ended.is_err() {
         let (finished, shown) = (journal.records.len(), path.display());
         eprintln!("{finished} finished runs are in {shown}; --resume {shown} goes on");
     }
     ended?;
     finish(&journal, &manifest, started.elapsed(), format)
+}
+
+/// The seed: as asked, or as before, or as the file says.
+fn seed(asked: Option<u64>, old: Option<&Manifest>, campaign: &Campaign) -> u64 {
+    let before = old.map(|manifest| manifest.seed);
+    asked.or(before).unwrap_or(campaign.header.seed)
+}
+
+/// How many runs: as asked, or as before, or as the file says.
+fn runs(asked: Option<u32>, old: Option<&Manifest>, campaign: &Campaign) -> u32 {
+    let before = old.map(|manifest| manifest.runs);
+    let said = asked
+        .or(before)
+        .or(campaign.header.runs.as_ref().map(|runs| *runs.get_ref()));
+    said.unwrap_or(RUNS)
 }
 
 /// How many runs at a time: `asked`, or one per CPU of the host where that changes nothing.
@@ -149,12 +165,33 @@ fn finish(
             print_text(&format!("{text}\n{took} s; everything is in {shown}\n"))?;
         }
     }
-    let infra = summary.totals.infra;
-    if infra * 100 > INFRA_PERCENT_MAX * summary.totals.runs {
-        let runs = summary.totals.runs;
-        return Err(Error::Campaign(format!(
-            "{infra} of {runs} runs could not be carried out"
-        )));
+    summary.ended()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::directory::tests::manifest;
+
+    #[test]
+    fn what_is_gone_on_with_is_what_was_begun() {
+        let old = manifest();
+        let campaign = old.campaign().expect("the file is good");
+        assert_eq!(
+            (seed(None, None, &campaign), runs(None, None, &campaign)),
+            (1, RUNS)
+        );
+        let before = Some(&old);
+        assert_eq!(
+            (seed(None, before, &campaign), runs(None, before, &campaign)),
+            (7, 10)
+        );
+        assert_eq!(
+            (
+                seed(Some(9), before, &campaign),
+                runs(Some(20), before, &campaign)
+            ),
+            (9, 20)
+        );
     }
-    Ok(summary.ending())
 }

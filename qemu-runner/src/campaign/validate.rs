@@ -4,6 +4,7 @@
 //! other keys and is checked here.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use cell::fault::InnerFault;
 use toml::Spanned;
@@ -11,11 +12,17 @@ use toml::Spanned;
 use super::draw::Number;
 use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
+use crate::error::Error;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::channels::is_deterministic;
-use crate::fault::plan::{Cause, parse_operation};
+use crate::fault::objects::find;
+use crate::fault::plan::{Cause, parse_operation, parse_program};
+use crate::guest::symbols::Functions;
+use crate::images::Images;
 use crate::qemu::command::Mode;
 
+/// Most runs of a campaign. So many take weeks.
+pub const RUNS_MAX: i64 = 1_000_000;
 /// Longest time in a file: an hour, in milliseconds.
 const MILLISECONDS_MAX: u64 = 3_600_000;
 /// Highest occurrence of an event that can be waited for.
@@ -97,6 +104,40 @@ pub fn check(text: &str, campaign: &Campaign) -> Result<(), Problem> {
     check.classes()
 }
 
+/// Refuses functions and objects that the kernel does not have: or each run that draws them would
+/// fail by itself.
+///
+/// # Errors
+/// [`Error::Usage`] with what there is instead; [`Error::Host`] if the image cannot be read.
+pub fn check_names(file: (&Path, &str), campaign: &Campaign, images: &Images) -> Result<(), Error> {
+    for strike in campaign.classes.iter().flat_map(Class::strikes) {
+        let (when, place) = (strike.when.get_ref(), strike.when.span().start);
+        let watched = [&when.write, &when.access].into_iter().flatten();
+        let watched = watched.map(|name| (name, place));
+        let struck = strike.object.map(|it| (it.get_ref(), it.span().start));
+        for (name, at) in struck.into_iter().chain(watched) {
+            let found = find(images, name, &mut |_| 0);
+            found.map_err(|error| misnamed(file, at, error))?;
+        }
+        if let Some(name) = &when.symbol {
+            let found = Functions::read(&images.kernel)?.find(name);
+            found.map_err(|error| misnamed(file, place, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel lacks is what the file should not name.
+fn misnamed((path, text): (&Path, &str), at: usize, error: Error) -> Error {
+    match error {
+        Error::Guest(problem) => {
+            let (path, problem) = (path.display(), Problem::at(text, at, &problem));
+            Error::Usage(format!("{path}: {problem}"))
+        }
+        other => other,
+    }
+}
+
 struct Check<'a> {
     text: &'a str,
     campaign: &'a Campaign,
@@ -113,6 +154,11 @@ impl Check<'_> {
             return self.refuse(&self.campaign.schema, &format!("expected \"{SCHEMA}\""));
         }
         self.name(&header.name)?;
+        if let Some(runs) = &header.runs
+            && !(1..=RUNS_MAX).contains(&i64::from(*runs.get_ref()))
+        {
+            return self.refuse(runs, &format!("expected 1 to {RUNS_MAX}"));
+        }
         self.within(&header.bound_ms, 1, MILLISECONDS_MAX)?;
         if *header.rehearsals.get_ref() > REHEARSALS_MAX {
             let problem = format!("expected at most {REHEARSALS_MAX}");
@@ -305,6 +351,9 @@ impl Check<'_> {
             let problem = format!("{name} ends no thread; expected no program");
             return self.refuse(strike.target, &problem);
         }
+        if let Some(Err(problem)) = target.program.as_deref().map(parse_program) {
+            return self.refuse(strike.target, &problem);
+        }
         let operation = target.operation.as_deref().map(parse_operation);
         if let Some(Err(problem)) = operation {
             return self.refuse(strike.target, &problem);
@@ -360,11 +409,13 @@ impl Check<'_> {
             let problem = format!("{name} is no fault of one CPU; expected no key cpu");
             return self.refuse(strike.target, &problem);
         }
-        if let Some(argument) = strike.argument
-            && strike.model.entry().argument.is_none()
-        {
-            let problem = format!("{name} takes no number; expected no such key");
-            return self.refuse(argument, &problem);
+        if let Some(argument) = strike.argument {
+            if strike.model.entry().argument.is_none() {
+                let problem = format!("{name} takes no number; expected no such key");
+                return self.refuse(argument, &problem);
+            }
+            let taken = strike.model.arguments();
+            self.number(argument, *taken.start(), *taken.end())?;
         }
         if let Some(area) = strike.area
             && !strike.model.has_area()

@@ -410,3 +410,62 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_that_the_kernel_lacks_is_the_files_mistake() {
+    let text = "a = 1\nobject = \"TABLE.nothing\"\n";
+    let error = misnamed(
+        (Path::new("x.toml"), text),
+        15,
+        Error::Guest("no field".into()),
+    );
+    assert_eq!(error.to_string(), "x.toml: line 2: object: no field");
+    assert_eq!(error.exit_code(), 2);
+    let error = misnamed((Path::new("x.toml"), text), 15, Error::Interrupted);
+    assert!(matches!(error, Error::Interrupted));
+}
+
+/// A fault with one line changed; what is said of it, and of which key.
+#[test]
+fn numbers_that_mean_nothing_or_never_end_are_refused() {
+    const FILE: &str = r#"
+schema = "hive-campaign/1"
+[campaign]
+name = "numbers"
+purpose = "To be refused"
+runs = 5
+[[fault]]
+id = "one"
+model = "irq.spurious"
+target = { cell = 1 }
+when = { work_ms = 300 }
+"#;
+    assert!(Campaign::parse(FILE).is_ok());
+    for (old, new, key, said) in [
+        ("runs = 5", "runs = 0", "runs", "1 to 1000000"),
+        ("runs = 5", "runs = 4294967295", "runs", "1 to 1000000"),
+        (
+            "\ntarget",
+            "\nargument = 0\ntarget",
+            "argument",
+            "1 to 10000",
+        ),
+        (
+            "\ntarget",
+            "\nargument = 1_000_000_000_000\ntarget",
+            "argument",
+            "1 to 10000",
+        ),
+        (
+            "irq.spurious\"\ntarget = { cell = 1",
+            "program.kill\"\ntarget = { cell = 1, program = \"a name that is too long\"",
+            "target",
+            "1 to 16 bytes",
+        ),
+    ] {
+        assert!(FILE.contains(old), "{old}");
+        let problem = Campaign::parse(&FILE.replacen(old, new, 1)).unwrap_err();
+        assert_eq!(problem.key, key, "{new}: {problem}");
+        assert!(problem.problem.contains(said), "{new}: {problem}");
+    }
+}

@@ -159,9 +159,7 @@ fn point(cause: &Cause, session: &Session) -> Result<Option<Point>> {
     Ok(match cause {
         Cause::Symbol(name) => {
             let functions = Functions::read(&session.images.kernel)?;
-            let missing = || Error::Guest(format!("the kernel has no function {name} of its own"));
-            let address = functions.address(name).ok_or_else(missing)?;
-            Some(Point::Execution(address))
+            Some(Point::Execution(functions.find(name)?))
         }
         Cause::Write(name) => object(name).map(|(at, bytes)| Some(Point::Store(at, bytes)))?,
         Cause::Access(name) => object(name).map(|(at, bytes)| Some(Point::Access(at, bytes)))?,

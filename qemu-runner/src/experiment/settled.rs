@@ -11,7 +11,7 @@ use cell::workload::Operation;
 use cell::{CellId, CellSet};
 use userland::Account;
 
-use crate::fault::plan::Plan;
+use crate::fault::plan::{Kind, Plan};
 use crate::observation::CellSnapshot;
 use crate::pace::Moment;
 
@@ -109,10 +109,11 @@ impl Settled {
     }
 }
 
-/// The cells that live on and that no fault of the plan is for. Whoever came back has a new image,
-/// and a target's own is its own concern.
+/// The cells that live on and that no fault of the plan is for; in a control none is for any.
+/// Whoever came back has a new image, and a target's own is its own concern.
 pub(super) fn untouched(before: &[CellSnapshot], after: &[CellSnapshot], plan: &Plan) -> CellSet {
-    let is_target = |cell: usize| plan.strikes().any(|strike| strike.cell == cell);
+    let is_target =
+        |cell: usize| plan.kind == Kind::Fault && plan.strikes().any(|strike| strike.cell == cell);
     let pairs = before.iter().zip(after).enumerate();
     pairs
         .filter(|(cell, (then, now))| then.incarnation == now.incarnation && !is_target(*cell))
@@ -123,6 +124,8 @@ pub(super) fn untouched(before: &[CellSnapshot], after: &[CellSnapshot], plan: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::catalogue::{Fault, HostFault};
+    use crate::fault::plan::Strike;
     use cell::machine::CellState;
     use cell::{CELLS_MAX, Incarnation};
     use userland::account::OperationCounts;
@@ -174,6 +177,22 @@ mod tests {
     fn a_cell_that_is_out_does_not_hide_the_work_of_the_others() {
         assert_eq!(run_with_one_out(1010, [true, true]), [true, true, false]);
         assert_eq!(run_with_one_out(1010, [true, false]), [true, false, false]);
+    }
+
+    #[test]
+    fn in_a_control_no_cell_is_a_target() {
+        let fault = Fault::Host(HostFault::CpuHalt);
+        let of = |kind| {
+            let plan = Plan {
+                kind,
+                ..Plan::single(Strike::new(fault, 1))
+            };
+            let found = untouched(&cells([1; 3]), &cells([2; 3]), &plan);
+            found.iter().map(CellId::index).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Kind::Fault), [0, 2]);
+        assert_eq!(of(Kind::Null), [0, 1, 2]);
+        assert_eq!(of(Kind::Golden), [0, 1, 2]);
     }
 
     #[test]

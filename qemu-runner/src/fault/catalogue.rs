@@ -5,10 +5,16 @@
 //! not.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use cell::fault::InnerFault;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Most bits of a burst.
+pub const BURST_MAX: u64 = 255;
+/// Most interrupts that are sent at once: the machine is not looked at meanwhile.
+const INTERRUPTS_MAX: u64 = 10_000;
 
 /// A fault from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -336,6 +342,17 @@ impl Fault {
         }
     }
 
+    /// The numbers that it takes, if it takes any. With 0 most would strike nothing.
+    pub const fn arguments(self) -> RangeInclusive<u64> {
+        match self {
+            Self::Host(MemBurst) => 1..=BURST_MAX,
+            Self::Host(IrqSpurious) => 1..=INTERRUPTS_MAX,
+            // A clock that stands still for no time stands still for ever.
+            Self::Inner(InnerFault::ClockStall) => 0..=u64::MAX,
+            _ => 1..=u64::MAX,
+        }
+    }
+
     /// Whether it strikes one CPU of its cell, so that it matters which.
     pub const fn is_of_one_cpu(self) -> bool {
         matches!(
@@ -433,6 +450,12 @@ mod tests {
         for entry in CATALOGUE {
             assert_eq!(entry.fault.name().parse(), Ok(entry.fault));
             assert_eq!(entry.fault.entry().summary, entry.summary);
+            let default = entry.argument.map_or(1, |(_, default)| default);
+            assert!(
+                entry.fault.arguments().contains(&default),
+                "{}",
+                entry.fault
+            );
         }
         assert!("cpu.smoke".parse::<Fault>().is_err());
     }

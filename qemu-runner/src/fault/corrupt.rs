@@ -16,6 +16,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::catalogue::BURST_MAX;
 use super::host::Target;
 use super::objects::find;
 use super::place::{ImagePlace, in_window, ranges};
@@ -91,19 +92,33 @@ pub fn flip_bits(
     let mut random = ChaCha8Rng::seed_from_u64(strike.seed);
     let Spot { address, what } = Spot::choose(target, strike, &mut random)?;
     let bit = random.random_range(0..8);
-    for number in bit..bit + count.clamp(1, u64::from(u8::MAX)) {
+    let region = target.machine.regions[strike.cell];
+    Ok(match flip_from(bus, region, (address, bit), count)? {
+        1 => format!("bit {bit} of {what}"),
+        flipped => format!("{flipped} bits from bit {bit} of {what}"),
+    })
+}
+
+/// Flips neighbouring bits from a bit of a byte on, none beyond the memory of the cell: its
+/// neighbour is another cell. Gives how many.
+fn flip_from(
+    bus: &mut dyn BusAccess,
+    region: FrameRange,
+    (address, bit): (u64, u64),
+    count: u64,
+) -> Result<u64> {
+    let mut flipped = 0;
+    for number in bit..bit + count.clamp(1, BURST_MAX) {
         let at = address + number / 8;
-        if !target.memory.contains(PhysicalAddress(at), 1) {
+        if !region.contains_bytes(PhysicalAddress(at), 1) {
             break;
         }
         let mut byte = [0];
         bus.read_bus(at, &mut byte)?;
         bus.write_bus(at, &[byte[0] ^ 1 << (number % 8)])?;
+        flipped += 1;
     }
-    Ok(match count {
-        0 | 1 => format!("bit {bit} of {what}"),
-        _ => format!("{count} bits from bit {bit} of {what}"),
-    })
+    Ok(flipped)
 }
 
 /// A bit that keeps its value, whatever is written.
@@ -328,6 +343,16 @@ mod tests {
             memory.read(PhysicalAddress(0x1000), &mut byte).unwrap();
             assert_eq!(byte[0], seen);
         }
+    }
+
+    #[test]
+    fn a_burst_ends_with_the_memory_of_its_cell() {
+        let memory = memory(16 << 20);
+        let last = REGION.end.start().0 - 1;
+        let flipped = flip_from(&mut Bus(&memory), REGION, (last, 5), 8).unwrap();
+        let mut bytes = [0; 2];
+        memory.read(PhysicalAddress(last), &mut bytes).unwrap();
+        assert_eq!((flipped, bytes), (3, [0xe0, 0]));
     }
 
     #[test]

@@ -80,8 +80,7 @@ impl From<String> for Done {
 /// exactly was done.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no such CPU, [`Error::Channel`] and [`Error::Guest`] if it cannot
-/// be done.
+/// [`Error::Guest`] if its place is not there now, [`Error::Channel`] if it cannot be done.
 pub fn inject(
     target: &Target<'_>,
     channels: &mut Channels,
@@ -226,10 +225,46 @@ fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {
         .filter(|cpu| cpu.state != CpuState::Absent)
         .collect();
     let (cell, count) = (strike.cell, started.len());
-    let missing = || Error::Usage(format!("cell {cell} has {count} CPUs, counted from 0"));
+    // The machine was checked before: the cell has lost CPUs, or is on its way back.
+    let index = strike.cpu_index;
+    let missing = || {
+        Error::Guest(format!(
+            "cell {cell} has no CPU {index}, but {count} of them"
+        ))
+    };
     started
         .get(strike.cpu_index)
         .copied()
         .copied()
         .ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::guest::machine::tests::synthetic;
+    use std::path::PathBuf;
+
+    /// So that it costs its run, and not the campaign.
+    #[test]
+    fn a_cpu_that_its_cell_has_lost_is_no_mistake_of_the_users() {
+        let (memory, base) = synthetic();
+        let machine = MachineView::read(&memory, base).unwrap().unwrap();
+        let images = Images {
+            monitor: PathBuf::new(),
+            kernel: PathBuf::new(),
+        };
+        let target = Target {
+            memory: &memory,
+            machine: &machine,
+            images: &images,
+        };
+        let strike = |cpu_index| Strike {
+            cpu_index,
+            ..Strike::new(Fault::Host(HostFault::CpuHalt), 1)
+        };
+        assert_eq!(victim(&target, &strike(1)).unwrap().cpu, 3);
+        assert!(matches!(victim(&target, &strike(2)), Err(Error::Guest(_))));
+    }
 }

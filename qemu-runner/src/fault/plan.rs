@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use cell::fault::PROGRAM_BYTES;
 use cell::id::CellId;
 use cell::partition::cpus_of;
 use rpc::operation::Operation;
@@ -197,6 +198,20 @@ pub fn parse_operation(name: &str) -> std::result::Result<u16, String> {
         let names: Vec<&str> = Operation::ALL.iter().map(|one| one.name()).collect();
         format!("no operation \"{name}\"; there are {}", names.join(", "))
     })
+}
+
+/// The name of a thread.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse_program(name: &str) -> std::result::Result<String, String> {
+    if (1..=PROGRAM_BYTES).contains(&name.len()) {
+        Ok(name.into())
+    } else {
+        Err(format!(
+            "no program \"{name}\"; expected 1 to {PROGRAM_BYTES} bytes"
+        ))
+    }
 }
 
 /// A probability above 0 and up to 1, in millionths.

@@ -118,6 +118,15 @@ impl Functions {
         (address < *end).then_some(name)
     }
 
+    /// As [`Functions::address`].
+    ///
+    /// # Errors
+    /// [`Error::Guest`] if there is none, or more than one.
+    pub fn find(&self, name: &str) -> Result<u64> {
+        let missing = || Error::Guest(format!("the kernel has no function {name} of its own"));
+        self.address(name).ok_or_else(missing)
+    }
+
     /// The first address of a function: of that name, or of the only one whose name ends so.
     pub fn address(&self, name: &str) -> Option<u64> {
         let exact = self.ranges.iter().find(|(_, _, known)| known == name);

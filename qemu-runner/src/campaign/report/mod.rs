@@ -56,5 +56,5 @@ pub fn command(arguments: &ReportArguments, format: Format) -> Result<Ending> {
         Format::Json => print_json(&summary)?,
         Format::Text => print_text(&text(&summary, path))?,
     }
-    Ok(summary.ending())
+    summary.ended()
 }

@@ -78,7 +78,8 @@ pub fn look(summary: &Summary) -> String {
     }
 }
 
-fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
+/// The classes, and all of them together where that is not the same.
+pub fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
     let overall = (summary.classes.len() > 1).then_some(&summary.overall);
     summary.classes.iter().chain(overall)
 }
@@ -111,7 +112,7 @@ fn proportions(summary: &Summary) -> String {
         "had an effect",
         "of those: detected",
         "not contained",
-        "contained ones that came back",
+        "dead ones that came back",
     ];
     let mut rows = vec![headings.map(String::from).to_vec()];
     for class in with_overall(summary) {
@@ -247,12 +248,13 @@ fn availability(summary: &Summary) -> String {
         .map_or_else(|| "-".into(), |time| format!("{time:.1} ms"));
     format!(
         "availability after faults, over {:.1} s: machine {}, cell {}, service {}; \
-         {} failures, repaired after {repair} on average\n",
+         {} failures, {} of them repaired in their run, after {repair} on average\n",
         found.seconds,
         percent_of_time(found.machine),
         percent_of_time(found.cell),
         percent_of_time(found.service),
         found.failures,
+        found.repaired,
     )
 }
 

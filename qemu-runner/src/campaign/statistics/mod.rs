@@ -20,7 +20,7 @@ pub mod times;
 
 pub use differences::{Difference, Pairs, Shift, fisher};
 pub use proportion::{Interval, Proportion};
-pub use sizes::{LOOKS, runs_for_half_width, runs_for_zero_bound, sample_size};
+pub use sizes::{LOOKS, runs_for_half_width, runs_for_zero_bound};
 pub use times::{Sample, Times, survival};
 
 /// The two-sided 95 % point of the normal distribution.

@@ -1,7 +1,7 @@
 //! How many runs a question needs, and when to look at the answer.
 //!
 //! # References
-//! Leveugle et al., DATE 2009, for sample sizes.
+//! Leveugle et al., DATE 2009, for the sizes at which to look.
 
 use super::RISK;
 use super::proportion::wilson_half_width;
@@ -30,7 +30,7 @@ pub fn runs_for_zero_bound(bound: f64) -> u64 {
 }
 
 /// The least whole number from 1 on that passes a test which all greater ones pass too.
-fn least(test: impl Fn(f64) -> bool) -> u64 {
+pub(super) fn least(test: impl Fn(f64) -> bool) -> u64 {
     let (mut fails, mut passes) = (0, 1_u64 << 40);
     while passes - fails > 1 {
         let middle = u64::midpoint(fails, passes);
@@ -41,11 +41,4 @@ fn least(test: impl Fn(f64) -> bool) -> u64 {
         }
     }
     passes
-}
-
-/// The normal approximation for an infinite population: how many samples for a half width, at a
-/// confidence given as the point `z` of the normal distribution.
-pub fn sample_size(half_width: f64, z: f64) -> u64 {
-    let exact = z * z * 0.25 / (half_width * half_width);
-    least(|n| n >= exact)
 }

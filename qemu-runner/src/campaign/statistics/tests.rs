@@ -1,7 +1,7 @@
 //! Statistics against published values.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-use super::sizes::next_look;
+use super::sizes::{least, next_look};
 use super::times::median_rank;
 use super::*;
 use proptest::prelude::{ProptestConfig, prop_assert, proptest};
@@ -35,6 +35,13 @@ fn bounds_of_what_never_happened() {
     }
     assert_eq!(Proportion::new(1, 20).zero_bound(), None);
     assert_eq!(Proportion::new(0, 0).zero_bound(), None);
+}
+
+/// How many samples for a half width by the normal approximation for an infinite population, at a
+/// confidence given as the point `z` of the normal distribution (Leveugle et al., DATE 2009).
+fn sample_size(half_width: f64, z: f64) -> u64 {
+    let exact = z * z * 0.25 / (half_width * half_width);
+    least(|n| n >= exact)
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Availability {
     pub mttr_ms: Option<f64>,
     /// Failures of cells.
     pub failures: usize,
+    /// Those of them that were repaired within their run.
+    pub repaired: usize,
     /// How long each survivor's work was held per failure, in milliseconds.
     pub held_ms: Option<f64>,
     /// What that means in the long run.
@@ -152,6 +154,7 @@ impl Availability {
             transitions: tally.rates(),
             mttr_ms,
             failures: tally.failures,
+            repaired: tally.repairs_ms.len(),
             held_ms,
             model: model(mttr_ms, held_ms, cells),
         })

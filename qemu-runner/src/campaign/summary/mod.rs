@@ -26,10 +26,14 @@ use super::directory::Manifest;
 use super::outcome::{Containment, Effect, Flag};
 use super::record::{Measured, Record};
 use super::statistics::{Proportion, Sample, Times};
-use crate::error::Ending;
+use crate::error::{Ending, Error, Result};
 use crate::fault::plan::Kind;
 use crate::latency::Latencies;
 use crate::verdict::Invariant;
+
+/// The share of runs that could not be carried out, in percent, from which on a campaign shows
+/// nothing.
+const INFRA_PERCENT_MAX: usize = 10;
 
 /// What a campaign shows.
 #[derive(Clone, Debug, Serialize)]
@@ -64,8 +68,8 @@ pub struct Summary {
     pub reach: Reach,
     /// How much of the time things were there.
     pub availability: Option<Availability>,
-    /// Pairs of runs that were to do the same, and how many left the same memory; `None` if no run
-    /// says what memory it left.
+    /// Pairs of runs that were to do the same, and how many left the same memory; `None` if no two
+    /// say what memory they left.
     pub determinism: Option<Proportion>,
     /// The run in the middle of those that were contained, and the worst of all, by number.
     pub shown: Shown,
@@ -138,7 +142,7 @@ pub struct ClassSummary {
     pub effects: BTreeMap<Effect, u64>,
     /// Of the faults that struck: had an effect.
     pub manifested: Proportion,
-    /// Of those: noticed by somebody else.
+    /// Of those: somebody else suspected a cell that it was meant for, or such a cell died.
     pub detected: Proportion,
     /// Of those: stayed in their cell.
     pub contained: Proportion,
@@ -146,7 +150,7 @@ pub struct ClassSummary {
     pub escaped: Proportion,
     /// As contained, with runs that could not be judged counted as escapes.
     pub contained_at_worst: Proportion,
-    /// Of the contained ones: the cell came back.
+    /// Of the contained ones in which a cell died: it came back.
     pub reintegrated: Proportion,
     /// Of the faults that struck: survivors took wrong bytes for right ones.
     pub silent: Proportion,
@@ -218,6 +222,30 @@ impl Summary {
         }
     }
 
+    /// How the campaign ended, for whoever trusts it.
+    ///
+    /// # Errors
+    /// [`Error::Campaign`] if it shows nothing: no run is finished, too many could not be carried
+    /// out, or no fault struck.
+    pub fn ended(&self) -> Result<Ending> {
+        let Totals {
+            runs,
+            infra,
+            faults,
+            ..
+        } = self.totals;
+        let nothing = if runs == 0 {
+            "no run is finished".into()
+        } else if infra * 100 > INFRA_PERCENT_MAX * runs {
+            format!("{infra} of {runs} runs could not be carried out")
+        } else if faults > 0 && self.overall.manifested.of == 0 && self.violations.is_empty() {
+            format!("of {faults} faults none struck")
+        } else {
+            return Ok(self.ending());
+        };
+        Err(Error::Campaign(nothing))
+    }
+
     /// Whether nothing speaks against any run.
     pub fn ending(&self) -> Ending {
         if self.violations.is_empty() {
@@ -264,9 +292,8 @@ fn checks(records: &[&Record]) -> Vec<Check> {
             violations.any(|broken| broken.invariant == invariant)
         }),
     };
-    // Whether every fault struck says nothing of the system.
     let asked = Invariant::ALL.into_iter();
-    let asked = asked.filter(|&invariant| invariant != Invariant::EveryFaultStrikes);
+    let asked = asked.filter(|invariant| invariant.is_of_the_system());
     asked.map(check).collect()
 }
 
@@ -284,7 +311,8 @@ fn determinism(records: &[&Record]) -> Option<Proportion> {
             .map(move |second| (first, second))
     });
     let same = |(first, second): &(&&Record, &&Record)| first.ram_sha256 == second.ram_sha256;
-    (!hashed.is_empty()).then(|| Proportion::counting(pairs, same))
+    let same = Proportion::counting(pairs, same);
+    (same.of > 0).then_some(same)
 }
 
 impl Programs {
@@ -377,11 +405,14 @@ impl ClassSummary {
                 stayed.count,
                 stayed.of + (runs.len() - valid().count()) as u64,
             ),
-            reintegrated: Proportion::counting(contained(), |run| {
-                run.violations
-                    .iter()
-                    .all(|broken| broken.invariant != Invariant::TheDeadComeBack)
-            }),
+            reintegrated: Proportion::counting(
+                contained().filter(|run| somebody_died(run)),
+                |run| {
+                    run.violations
+                        .iter()
+                        .all(|broken| broken.invariant != Invariant::TheDeadComeBack)
+                },
+            ),
             silent: Proportion::counting(valid(), |run| run.is(Containment::FsvExternal)),
             latencies_ms: samples.iter().filter_map(times).collect(),
             samples,
@@ -390,22 +421,31 @@ impl ClassSummary {
 }
 
 fn is_detected(run: &Record) -> bool {
-    let hint =
-        |measured: &Measured| measured.latencies.first_hint.is_some() || !measured.dead.is_empty();
-    run.measured.as_ref().is_some_and(hint)
+    run.measured.as_ref().is_some_and(|one| {
+        let mut targets = run.resolved.targets();
+        one.latencies.first_hint.is_some() || targets.any(|cell| one.dead.contains(&cell))
+    })
+}
+
+fn somebody_died(run: &Record) -> bool {
+    let measured = run.measured.as_ref();
+    measured.is_some_and(|one| !one.dead.is_empty())
 }
 
 /// The latencies of runs, censored at the end of each run that did not get so far. A run whose
-/// fault has no place in time has none.
+/// fault has no place in time has none; and how long a step alone takes is known only of steps that
+/// were over.
 fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
     let names = Latencies::default().named().map(|(name, _)| name);
     let of = |position: usize| {
-        let sample = |measured: &Measured| match measured.latencies.named()[position].1 {
-            Some(time) => Sample::Measured(time),
-            None => Sample::Censored(measured.followed_ms),
+        let sample = |measured: &Measured| match measured.latencies.named()[position] {
+            (_, Some(time)) => Some(Sample::Measured(time)),
+            (name, None) if Latencies::ALONE.contains(&name) => None,
+            (_, None) => Some(Sample::Censored(measured.followed_ms)),
         };
         let measured = runs.iter().filter_map(|run| run.measured.as_ref());
-        measured.filter(|one| one.is_timed()).map(sample).collect()
+        let timed = measured.filter(|one| one.is_timed());
+        timed.filter_map(sample).collect()
     };
     let named = names.into_iter().enumerate();
     named.map(|(position, name)| (name, of(position))).collect()
@@ -429,3 +469,6 @@ fn violations(records: &[&Record]) -> Vec<ViolationLine> {
     };
     violated.map(line).collect()
 }
+
+#[cfg(test)]
+mod tests;

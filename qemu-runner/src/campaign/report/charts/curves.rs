@@ -224,7 +224,8 @@ pub fn names(class: &ClassSummary) -> Vec<(&'static str, RGBColor, usize)> {
     let curves = curves(class);
     let censored = |curve: &Curve<'_>| {
         let samples = curve.samples.iter();
-        samples.filter(|sample| measured(sample).is_none()).count()
+        let censored = samples.filter(|sample| matches!(sample, Sample::Censored(_)));
+        censored.count()
     };
     let named = curves.iter();
     named

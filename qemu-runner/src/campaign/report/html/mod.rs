@@ -22,7 +22,7 @@ use plotters::style::RGBColor;
 use super::terminal::{counts, look, replay};
 use crate::campaign::record::Record;
 use crate::campaign::statistics::Proportion;
-use crate::campaign::summary::{ClassSummary, Summary, ViolationLine};
+use crate::campaign::summary::{Summary, ViolationLine};
 use crate::error::{Ending, Result};
 
 const STYLE: &str = include_str!("style.css");
@@ -87,11 +87,6 @@ fn method(summary: &Summary) -> Markup {
 
 fn figure(svg: &str) -> Markup {
     html! { figure { (PreEscaped(svg)) } }
-}
-
-fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
-    let overall = (summary.classes.len() > 1).then_some(&summary.overall);
-    summary.classes.iter().chain(overall)
 }
 
 /// What the colours of a chart mean.

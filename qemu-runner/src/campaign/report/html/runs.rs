@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{figure, legend, share, table, with_overall};
+use super::{figure, legend, share, table};
 use crate::campaign::lanes::Phase;
 use crate::campaign::outcome::Containment;
 use crate::campaign::record::Record;
 use crate::campaign::report::charts::{self, bars, curves, strip};
+use crate::campaign::report::terminal::with_overall;
 use crate::campaign::statistics::Times;
 use crate::campaign::summary::{ClassSummary, Summary};
 use crate::error::Result;

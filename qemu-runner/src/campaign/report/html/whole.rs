@@ -147,10 +147,12 @@ fn model(found: &Availability) -> Markup {
             (table(&["model: each cell fails", "a cell lives", "its programs work"], &rows))
             p.note {
                 (format!("A model, not a measurement: MTTF / (MTTF + MTTR) with {repair:.1} ms "))
-                (format!("from a failure until the cell serves again (mean of the repaired of {} ",
+                (format!("from a failure until the cell serves again (mean of the {} repaired ",
+                         found.repaired))
+                (format!("of {} failures) and {held:.1} ms for which each failure holds up ",
                          found.failures))
-                (format!("failures) and {held:.1} ms for which each failure holds up every other "))
-                "cell; cells that fail independently of each other, and always come back."
+                "every other cell; cells that fail independently of each other, and always come "
+                "back."
             }
         }
     }
