@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cell::CPUS_MAX;
 use cell::trace::Event;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
@@ -12,8 +13,8 @@ use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{Area, Kind, Plan, Strike, Trigger, parse_event};
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
 use crate::output::Format;
-use crate::qemu::command::Machine;
-use crate::qemu::process::Keep;
+use crate::machine::Machine;
+use crate::launch::Keep;
 use crate::units::{parse_duration, parse_size};
 
 /// Hive: one machine, many kernels. A fault stays in the cell where it happened.
@@ -52,6 +53,23 @@ pub enum Command {
     Doctor(DoctorArguments),
     /// Build the two images and say where they are.
     Build(ImageArguments),
+    /// Build a bootable ISO (GRUB for BIOS machines) of the two images.
+    Iso(IsoArguments),
+}
+
+/// Memory with which the parameters of an ISO are checked: they are not of a certain machine.
+const ISO_MEMORY: u64 = 1 << 40;
+
+/// The back ends of the firewall.
+const FIREWALLS: [&str; 5] = ["auto", "npt", "ept", "paging", "off"];
+
+/// What runs a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EmulatorArgument {
+    /// QEMU, with KVM where that can be had.
+    Qemu,
+    /// Bochs.
+    Bochs,
 }
 
 /// Which machine.
@@ -67,8 +85,11 @@ pub struct MachineArguments {
     #[arg(long, default_value = "512M", value_parser = parse_size)]
     pub memory: u64,
     /// How the firewall is enforced.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "npt", "paging", "off"])]
+    #[arg(long, default_value = "auto", value_parser = FIREWALLS)]
     pub firewall: String,
+    /// What runs the machine. Bochs is slow, exact, and has VMX.
+    #[arg(long, default_value = "qemu")]
+    pub emulator: EmulatorArgument,
     /// More boot parameters, such as "tick=1000 discard=writable".
     #[arg(long, default_value = "", hide_default_value = true)]
     pub append: String,
@@ -92,6 +113,25 @@ pub struct ImageArguments {
     /// Use the images in this directory instead of building them.
     #[arg(long, value_name = "DIRECTORY")]
     pub images: Option<PathBuf>,
+}
+
+/// Arguments of `iso`.
+#[derive(Clone, Debug, Args)]
+pub struct IsoArguments {
+    /// The file, which is replaced.
+    pub file: PathBuf,
+    /// How many cells.
+    #[arg(long, default_value_t = 4)]
+    pub cells: usize,
+    /// How the firewall is enforced.
+    #[arg(long, default_value = "auto", value_parser = FIREWALLS)]
+    pub firewall: String,
+    /// More boot parameters, such as "tick=1000 discard=writable".
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// How the images are built.
+    #[command(flatten)]
+    pub images: ImageArguments,
 }
 
 /// Arguments of `run`.
@@ -214,6 +254,19 @@ impl Cli {
         let json = !json.is_empty();
         let format = if json { Format::Json } else { Format::Text };
         (cli.map(|cli| Self { json, ..cli }), format)
+    }
+}
+
+impl IsoArguments {
+    /// The machine that is asked for, on as many CPUs and as much memory as it takes.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            cells: self.cells,
+            cpus: self.cells.clamp(1, CPUS_MAX),
+            memory: ISO_MEMORY,
+            firewall: self.firewall.clone(),
+            append: self.append.clone(),
+        }
     }
 }
 

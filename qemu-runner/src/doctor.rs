@@ -18,12 +18,12 @@ use crate::error::{Context, Ending, Error, Result};
 use crate::images::{BARE_TARGET, HOST_TARGET};
 use crate::interrupt::{self, wait_for};
 use crate::output::{Format, print_json, print_text, table};
-use crate::qemu::bounded::{self, PROBE_LIMIT};
+use crate::bounded::{self, PROBE_LIMIT};
 use crate::qemu::gdb::Gdb;
 use crate::qemu::install::{
-    Accelerator, Installation, OLDEST, ensure, find, kvm_opens, on_path, processor_virtualizes,
-    remedy,
+    Accelerator, Installation, OLDEST, PACKAGES, ensure, find, kvm_opens, processor_virtualizes,
 };
+use crate::packages::on_path;
 use crate::qemu::line::ANSWER_LIMIT;
 use crate::qemu::process::shared_memory_room;
 use crate::qemu::qmp::Qmp;
@@ -133,7 +133,7 @@ fn text(checks: &[Check]) -> String {
 fn qemu_check(installation: &std::result::Result<Option<Installation>, String>) -> Check {
     match installation {
         Err(problem) => Check::new("QEMU", Status::Bad, problem, "repair or reinstall it"),
-        Ok(None) => Check::new("QEMU", Status::Bad, "not found", &remedy()),
+        Ok(None) => Check::new("QEMU", Status::Bad, "not found", &PACKAGES.remedy()),
         Ok(Some(Installation { path, version })) => {
             let found = format!("{version} at {}", path.display());
             let old = format!("at least {OLDEST} is needed");

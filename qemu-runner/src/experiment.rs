@@ -3,17 +3,17 @@
 //! # Invariants
 //! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the
 //!    machine's.
-//! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
+//! 2. The emulator's clock decides only when the runner looks and acts. What it reports is the
+//!    guest's time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cell::fault::InnerFault;
 use cell::trace::Event;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
-use crate::fault::channels::Channels;
-use crate::fault::host::{Frozen, inject, thaw};
+use crate::fault::host::{Frozen, Target, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
@@ -23,8 +23,8 @@ use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
-use crate::qemu::process::Launch;
-use crate::session::{Session, system_down};
+use crate::launch::Launch;
+use crate::session::Session;
 use crate::watch::{Detail, Watch, snapshot};
 
 mod settled;
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const LOOK_SHARP: Duration = Duration::from_micros(200);
 /// Between two looks otherwise, to leave the host's CPUs to the guest.
 const LOOK: Duration = Duration::from_millis(1);
-/// Between two looks at the state of the cells and of QEMU.
+/// Between two looks at the state of the cells and of the emulator.
 const CHECK: Duration = Duration::from_millis(10);
 
 /// Boots a machine, carries out a plan, and follows it to its end.
@@ -50,11 +50,14 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    let (session, qmp) = Session::boot(launch, progress)?;
-    let strikes = plan.strikes().filter(|_| plan.kind != Kind::Golden);
-    let channels = Channels::connect(&session.qemu, qmp, strikes)?;
+    launch.program.check(plan.strikes())?;
+    let mut session = Session::boot(launch, progress)?;
+    let strikes: Vec<&Strike> = plan.strikes().collect();
+    if plan.kind != Kind::Golden {
+        session.emulator.prepare(&strikes)?;
+    }
     let watch = Watch::new(&session.machine, detail);
-    let mut run = Run::new(session, channels, watch, plan)?;
+    let mut run = Run::new(session, watch, plan)?;
     run.work(progress)?;
     for number in 0..plan.rehearsals {
         run.rehearse(number as usize, progress)?;
@@ -67,7 +70,6 @@ pub fn run(
 /// A run in progress.
 struct Run<'a> {
     session: Session,
-    channels: Channels,
     watch: Watch,
     plan: &'a Plan,
     injected: Vec<Injected>,
@@ -75,33 +77,33 @@ struct Run<'a> {
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
-    /// When the last fault or thaw was, on the host.
-    acted: Instant,
+    /// When the last fault or thaw was, by the emulator's clock.
+    acted: Duration,
     /// CPUs that go on later.
-    thaws: Vec<(Instant, Frozen)>,
+    thaws: Vec<(Duration, Frozen)>,
     /// The second fault: not yet armed or struck, and when it is due once its event was seen.
     second: Option<(Strike, Trigger)>,
-    due: Option<Instant>,
+    due: Option<Duration>,
     /// The second fault: asked of its cell, which has not done it yet.
     asked: Option<(Injected, Option<Trigger>)>,
     settled: Settled,
 }
 
 impl<'a> Run<'a> {
-    fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
+    fn new(session: Session, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
+        let now = session.emulator.elapsed();
         Ok(Self {
             works: before.iter().any(|cell| cell.account.workers > 0),
             session,
-            channels,
             watch,
             plan,
             injected: Vec::new(),
             control_from: None,
             notes: Vec::new(),
-            settled: Settled::new(&before, Instant::now()),
+            settled: Settled::new(&before, now),
             before,
-            acted: Instant::now(),
+            acted: now,
             thaws: Vec::new(),
             second: None,
             due: None,
@@ -109,10 +111,23 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// By the emulator's clock.
+    fn now(&self) -> Duration {
+        self.session.emulator.elapsed()
+    }
+
+    /// By the guest's clock.
+    fn guest_time(&self) -> u64 {
+        self.watch.time(self.now())
+    }
+
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        let memory = self.session.qemu.memory();
-        let new = self.watch.look(memory, &self.session.machine)?;
+        let now = self.now();
+        let Session {
+            memory, machine, ..
+        } = &self.session;
+        let new = self.watch.look(memory, machine, now)?;
         self.confirm(new);
         Ok(new)
     }
@@ -136,11 +151,11 @@ impl<'a> Run<'a> {
 
     /// Lets the cells work until the first fault.
     fn work(&mut self, progress: &mut Progress) -> Result<()> {
-        let until = Instant::now() + self.plan.at;
-        while Instant::now() < until {
+        let until = self.now() + self.plan.at;
+        while self.now() < until {
             progress.step("the cells work");
             self.look()?;
-            std::thread::sleep(LOOK);
+            self.session.emulator.pass(LOOK)?;
         }
         Ok(())
     }
@@ -167,7 +182,7 @@ impl<'a> Run<'a> {
     /// Looks at the cells just before a fault.
     fn begin(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
-        self.settled = Settled::new(&self.before, Instant::now());
+        self.settled = Settled::new(&self.before, self.now());
         Ok(())
     }
 
@@ -175,14 +190,11 @@ impl<'a> Run<'a> {
         let plan = self.plan;
         self.begin()?;
         for cell in 0..self.session.machine.cells() {
-            reset_pause(
-                self.session.qemu.memory(),
-                self.session.machine.public(cell),
-            )?;
+            reset_pause(&self.session.memory, self.session.machine.public(cell))?;
         }
         if plan.kind != Kind::Fault {
-            self.control_from = Some(self.watch.now());
-            self.acted = Instant::now();
+            self.control_from = Some(self.guest_time());
+            self.acted = self.now();
             return Ok(());
         }
         self.second.clone_from(&plan.second);
@@ -198,14 +210,25 @@ impl<'a> Run<'a> {
 
     fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
-        let at = self.watch.now();
-        let target = self.session.target();
-        let done = inject(&target, &mut self.channels, strike, trigger)?;
+        let at = self.guest_time();
+        let Session {
+            emulator,
+            memory,
+            images,
+            machine,
+            ..
+        } = &mut self.session;
+        let target = Target {
+            memory,
+            machine,
+            images,
+        };
+        let done = inject(&target, &mut **emulator, strike, trigger)?;
         // A request in memory stops nothing.
         if let Fault::Host(_) = strike.fault {
             self.watch.forget_clock();
         }
-        self.acted = Instant::now();
+        self.acted = self.now();
         if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
             self.thaws.push((self.acted + after, frozen));
         }
@@ -220,14 +243,14 @@ impl<'a> Run<'a> {
 
     /// Carries out what is due: a thaw, or the second fault.
     fn act(&mut self, new: usize) -> Result<()> {
-        let now = Instant::now();
+        let now = self.now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
             let (_, frozen) = self.thaws.remove(position);
-            let at = self.watch.now();
-            let text = thaw(&mut self.channels, frozen)?;
+            let at = self.guest_time();
+            let text = thaw(&mut *self.session.emulator, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
-            self.acted = Instant::now();
+            self.acted = self.now();
         }
         let start = self.injected.first().map_or(0, |injected| injected.at);
         if let Some((_, trigger)) = &self.second
@@ -253,7 +276,7 @@ impl<'a> Run<'a> {
 
     /// Follows the machine until everything has settled, or the bound.
     fn follow(&mut self, progress: &mut Progress) -> Result<End> {
-        let begun = Instant::now();
+        let begun = self.now();
         let mut checked = begun;
         loop {
             let new = self.look()?;
@@ -267,9 +290,10 @@ impl<'a> Run<'a> {
             {
                 self.settled.restart();
             }
-            if checked.elapsed() >= CHECK {
-                checked = Instant::now();
-                let tenths = begun.elapsed().as_millis() / 100;
+            let now = self.now();
+            if now - checked >= CHECK {
+                checked = now;
+                let tenths = (now - begun).as_millis() / 100;
                 progress.step(&format!(
                     "{}.{} s since the fault",
                     tenths / 10,
@@ -279,23 +303,25 @@ impl<'a> Run<'a> {
                     return Ok(end);
                 }
             }
-            let sharp = self.second.is_some() || self.watch.now() == 0;
-            std::thread::sleep(if sharp { LOOK_SHARP } else { LOOK });
+            let sharp = self.second.is_some() || self.guest_time() == 0;
+            let pause = if sharp { LOOK_SHARP } else { LOOK };
+            self.session.emulator.pass(pause)?;
         }
     }
 
-    fn ended(&mut self, begun: Instant) -> Result<Option<End>> {
-        if let Some(how) = system_down(&mut self.session.qemu, &mut self.channels.qmp)? {
+    fn ended(&mut self, begun: Duration) -> Result<Option<End>> {
+        if let Some(how) = self.session.emulator.down()? {
             return Ok(Some(End::SystemDown(how)));
         }
-        if begun.elapsed() >= self.plan.bound {
+        let now = self.now();
+        if now - begun >= self.plan.bound {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        if !self.settled.holds(&cells, Instant::now()) || !self.thaws.is_empty() {
+        if !self.settled.holds(&cells, now) || !self.thaws.is_empty() {
             return Ok(None);
         }
-        let patient = self.acted.elapsed() < PATIENCE;
+        let patient = now - self.acted < PATIENCE;
         let open = self.second.is_some() || self.asked.is_some();
         if self.due.is_some() && self.second.is_some() || open && patient {
             return Ok(None);
@@ -340,22 +366,23 @@ impl<'a> Run<'a> {
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
-            .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
+            .read_accounts(&self.session.memory, &self.session.machine)?;
         let after = snapshot(&self.session)?;
-        let progressing = self.settled.progressing(&after, Instant::now());
+        let progressing = self.settled.progressing(&after, self.now());
         let (not_triggered, not_carried_out) = self.missed();
-        let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
+        let (_, live_set) = self.session.machine.live_set(&self.session.memory)?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
         let functions = Functions::read(&self.session.images.kernel)?;
         let explained = |(life, text): (_, String)| (life, functions.explain(&text));
         let epitaphs = std::mem::take(&mut self.watch.epitaphs);
         let epitaphs = epitaphs.into_iter().map(explained).collect();
+        let ended_at = self.guest_time();
         Ok(Observation {
             boot_time: self.session.boot_time,
             injected: self.injected,
             control_from: self.control_from,
-            ended_at: self.watch.now(),
+            ended_at,
             notes: self.notes,
             not_triggered,
             not_carried_out,

@@ -6,6 +6,7 @@ use cell::PhysicalAddress;
 use cell::machine::{self, CellState};
 use cell::parameters::Parameters;
 
+use crate::emulator::{self, Emulator};
 use crate::error::{Error, Result};
 use crate::fault::host::Target;
 use crate::guest::cells::{self, Header};
@@ -15,11 +16,9 @@ use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
 use crate::output::Progress;
-use crate::qemu::process::{Launch, Qemu};
-use crate::qemu::qmp::Qmp;
+use crate::launch::Launch;
 
-/// How long the machine may take until every cell serves. A host that is busy may need most of it.
-pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
+/// Between two looks at a machine that boots.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks for cells that are left, and how long none may be.
 const GONE_LOOK: Duration = Duration::from_millis(200);
@@ -30,13 +29,15 @@ const SERIAL_LINES: usize = 12;
 /// A machine in which every cell serves.
 #[derive(Debug)]
 pub struct Session {
-    /// QEMU.
-    pub qemu: Qemu,
+    /// What runs it.
+    pub emulator: Box<dyn Emulator>,
+    /// Its memory.
+    pub memory: GuestMemory,
     /// The images it runs.
     pub images: Images,
     /// The machine record.
     pub machine: MachineView,
-    /// Host time from the start of QEMU until every cell served.
+    /// Host time from the start of the emulator until every cell served.
     pub boot_time: Duration,
 }
 
@@ -46,63 +47,70 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Guest`] if that does not happen, with the end of the serial log.
-    pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<(Self, Qmp)> {
+    pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<Self> {
         let workers = workers(launch)?;
         let started = Instant::now();
-        progress.step("starting QEMU");
+        progress.step("starting the emulator");
         let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
-        let (mut qemu, mut qmp) = Qemu::start(launch)?;
-        let deadline = started + BOOT_LIMIT;
+        let mut emulator = emulator::start(launch)?;
+        let memory = emulator.memory();
         let machine = loop {
             let seconds = started.elapsed().as_secs();
             progress.step(&format!("booting: the monitor starts, {seconds} s"));
-            if let Some(reason) = MachineView::refusal(qemu.memory(), record)? {
+            let error = |error: &Error| with_serial(&*emulator, &explain(error));
+            if let Some(reason) = MachineView::refusal(&memory, record)? {
                 let problem = format!("the monitor did not start the machine: {reason}");
-                return Err(with_serial(&qemu, &problem));
+                return Err(with_serial(&*emulator, &problem));
             }
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            let view = MachineView::read(qemu.memory(), record)
-                .map_err(|error| with_serial(&qemu, &explain(&error)))?;
-            if let Some(view) = view
-                && view.booted_at(qemu.memory())? != 0
-            {
-                break view;
+            let view = MachineView::read(&memory, record).map_err(|it| error(&it))?;
+            if let Some(view) = view {
+                emulator.divided(&view)?;
+                if view.booted_at(&memory)? != 0 {
+                    break view;
+                }
             }
-            std::thread::sleep(PAUSE);
+            wait(&mut *emulator)?;
         };
-        let count = machine.cells();
+        let mut session = Self {
+            emulator,
+            memory,
+            images: launch.images.clone(),
+            machine,
+            boot_time: Duration::ZERO,
+        };
+        let count = session.machine.cells();
         loop {
-            let serving = count_cells(&qemu, &machine, is_serving)?;
+            let serving = session.count_cells(is_serving)?;
             progress.step(&format!("booting: {serving} of {count} cells serve"));
             if serving == count {
                 break;
             }
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            std::thread::sleep(PAUSE);
+            wait(&mut *session.emulator)?;
         }
-        let boot_time = started.elapsed();
-        while workers > 0 && count_cells(&qemu, &machine, is_working)? < count {
+        session.boot_time = started.elapsed();
+        while workers > 0 && session.count_cells(is_working)? < count {
             progress.step("waiting for the first work of every cell");
-            stop_if_over(&mut qemu, &mut qmp, deadline)?;
-            std::thread::sleep(PAUSE);
+            wait(&mut *session.emulator)?;
         }
         progress.clear();
-        let images = launch.images.clone();
-        Ok((
-            Self {
-                qemu,
-                images,
-                machine,
-                boot_time,
-            },
-            qmp,
-        ))
+        Ok(session)
+    }
+
+    fn count_cells(
+        &self,
+        condition: impl Fn(&GuestMemory, &MachineView, usize) -> Result<bool>,
+    ) -> Result<usize> {
+        let mut count = 0;
+        for cell in 0..self.machine.cells() {
+            count += usize::from(condition(&self.memory, &self.machine, cell)?);
+        }
+        Ok(count)
     }
 
     /// The machine as a target of faults.
     pub const fn target(&self) -> Target<'_> {
         Target {
-            memory: self.qemu.memory(),
+            memory: &self.memory,
             machine: &self.machine,
             images: &self.images,
         }
@@ -167,66 +175,37 @@ fn workers(launch: &Launch) -> Result<u32> {
 /// Whether a cell is in the live set and answers calls in its present life.
 ///
 /// # Errors
-/// See [`crate::guest::memory::GuestMemory::read`].
-pub fn is_serving(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
-    let status = machine.cell(qemu.memory(), cell)?;
-    let header = Header::read(qemu.memory(), machine.public(cell))?;
+/// See [`GuestMemory::read`].
+pub fn is_serving(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Result<bool> {
+    let status = machine.cell(memory, cell)?;
+    let header = Header::read(memory, machine.public(cell))?;
     Ok(status.state == CellState::Live
         && header.serves()
         && header.incarnation == status.incarnation)
 }
 
-fn is_working(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
-    let account = cells::account(qemu.memory(), machine.public(cell))?;
+fn is_working(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Result<bool> {
+    let account = cells::account(memory, machine.public(cell))?;
     Ok(cells::verified(&account) > 0)
 }
 
-fn count_cells(
-    qemu: &Qemu,
-    machine: &MachineView,
-    condition: impl Fn(&Qemu, &MachineView, usize) -> Result<bool>,
-) -> Result<usize> {
-    let mut count = 0;
-    for cell in 0..machine.cells() {
-        count += usize::from(condition(qemu, machine, cell)?);
-    }
-    Ok(count)
-}
-
-/// Whether the guest reset the machine or shut it down. Says how.
-///
-/// # Errors
-/// [`Error::Qemu`] if QEMU is gone: it stays when the guest ends the machine. [`Error::Host`].
-pub fn system_down(qemu: &mut Qemu, qmp: &mut Qmp) -> Result<Option<String>> {
-    if let Some(status) = qemu.ended()? {
-        return Err(Error::Qemu(format!("ended with {status}")));
-    }
-    // A connection that breaks is seen as an end of QEMU above, at the next look.
-    let events = qmp.events().unwrap_or_default();
-    let down = events.iter().find(|event| {
-        matches!(
-            event["event"].as_str(),
-            Some("SHUTDOWN" | "RESET" | "GUEST_PANICKED")
-        )
-    });
-    Ok(down.map(|event| format!("{} {}", event["event"], event["data"]["reason"])))
-}
-
-fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()> {
+/// Lets a machine boot on.
+fn wait(emulator: &mut dyn Emulator) -> Result<()> {
     interrupt::check()?;
-    let problem = match system_down(qemu, qmp)? {
+    let limit = emulator.boot_limit();
+    let problem = match emulator.down()? {
         Some(how) => format!("the machine went down while booting: {how}"),
-        None if Instant::now() >= deadline => {
-            format!("not every cell serves after {} s", BOOT_LIMIT.as_secs())
+        None if emulator.elapsed() >= limit => {
+            format!("not every cell serves after {} s", limit.as_secs())
         }
-        None => return Ok(()),
+        None => return emulator.pass(PAUSE),
     };
-    Err(with_serial(qemu, &problem))
+    Err(with_serial(emulator, &problem))
 }
 
 /// An error of the guest, with the end of what it wrote to its serial port.
-fn with_serial(qemu: &Qemu, problem: &str) -> Error {
-    let serial = qemu.serial_text();
+fn with_serial(emulator: &dyn Emulator, problem: &str) -> Error {
+    let serial = emulator.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
     Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}"))

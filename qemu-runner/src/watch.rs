@@ -1,7 +1,7 @@
 //! A watch on a running machine: its records, its time, every account.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cell::trace::Event;
 use userland::Account;
@@ -41,7 +41,8 @@ pub struct Watch {
     pub lives: BTreeMap<(usize, u32), Account>,
     /// What dead kernels said, by cell and life.
     pub epitaphs: BTreeMap<(usize, u32), String>,
-    accounts_read: Instant,
+    accounts_read: Duration,
+    looked: Duration,
 }
 
 impl Watch {
@@ -54,20 +55,27 @@ impl Watch {
             records: Vec::new(),
             lives: BTreeMap::new(),
             epitaphs: BTreeMap::new(),
-            accounts_read: Instant::now(),
+            accounts_read: Duration::ZERO,
+            looked: Duration::ZERO,
         }
     }
 
-    /// Looks once; returns where in `records` the new ones begin.
+    /// Looks once, at `now` of the emulator's clock; returns where in `records` the new ones begin.
     ///
     /// # Errors
     /// See [`GuestMemory::read`].
-    pub fn look(&mut self, memory: &GuestMemory, machine: &MachineView) -> Result<usize> {
+    pub fn look(
+        &mut self,
+        memory: &GuestMemory,
+        machine: &MachineView,
+        now: Duration,
+    ) -> Result<usize> {
         let mut ticks = Vec::with_capacity(machine.cells());
         for cell in 0..machine.cells() {
             ticks.push(Header::read(memory, machine.public(cell))?.now);
         }
-        self.clock.observe(Instant::now(), ticks);
+        self.looked = now;
+        self.clock.observe(now, ticks);
         let new = self.records.len();
         let all = self.detail == Detail::All && new < DETAIL_MAX;
         let records = self.trace.poll(memory)?;
@@ -76,7 +84,7 @@ impl Watch {
                 .into_iter()
                 .filter(|record| all || matters(record.event)),
         );
-        if self.accounts_read.elapsed() >= ACCOUNTS_EVERY {
+        if now.saturating_sub(self.accounts_read) >= ACCOUNTS_EVERY {
             self.read_accounts(memory, machine)?;
         }
         Ok(new)
@@ -95,13 +103,13 @@ impl Watch {
                 self.epitaphs.insert((cell, life), text);
             }
         }
-        self.accounts_read = Instant::now();
+        self.accounts_read = self.looked;
         Ok(())
     }
 
-    /// The guest's time now, in nanoseconds.
-    pub fn now(&self) -> u64 {
-        self.clock.at(Instant::now())
+    /// The guest's time at `now` of the emulator's clock, in nanoseconds.
+    pub fn time(&self, now: Duration) -> u64 {
+        self.clock.at(now)
     }
 
     /// Forgets how the clocks compare, because the machine stood still.
@@ -126,14 +134,14 @@ impl Watch {
 /// # Errors
 /// See [`GuestMemory::read`].
 pub fn snapshot(session: &Session) -> Result<Vec<CellSnapshot>> {
-    let (memory, machine) = (session.qemu.memory(), &session.machine);
+    let (memory, machine) = (&session.memory, &session.machine);
     (0..machine.cells())
         .map(|cell| {
             let status = machine.cell(memory, cell)?;
             Ok(CellSnapshot {
                 state: status.state,
                 incarnation: status.incarnation,
-                serves: is_serving(&session.qemu, machine, cell)?,
+                serves: is_serving(memory, machine, cell)?,
                 account: cells::account(memory, machine.public(cell))?,
             })
         })

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use cell::machine::{BackEnd, CpuState};
-use qemu_runner::qemu::command::Machine;
+use qemu_runner::machine::Machine;
 use tests::harness::with_machine;
 
 /// Boots `cells` cells on `cpus` CPUs and checks that all of them are whole and live.

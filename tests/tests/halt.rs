@@ -3,7 +3,7 @@
 use cell::fault::InnerFault;
 use qemu_runner::fault::catalogue::HostFault;
 use qemu_runner::fault::plan::{Plan, Strike};
-use qemu_runner::qemu::command::Machine;
+use qemu_runner::machine::Machine;
 use tests::harness::{experiment, host, inject, inner};
 
 #[test]

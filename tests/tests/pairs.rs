@@ -6,7 +6,7 @@ use cell::fault::InnerFault;
 use cell::trace::Event;
 use qemu_runner::fault::catalogue::HostFault;
 use qemu_runner::fault::plan::{Plan, Strike, Trigger};
-use qemu_runner::qemu::command::Machine;
+use qemu_runner::machine::Machine;
 use tests::harness::{experiment, host, inner};
 
 /// Halts a CPU of cell 1 and strikes again at the first `event` after it.

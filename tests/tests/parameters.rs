@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qemu_runner::qemu::command::Machine;
+use qemu_runner::machine::Machine;
 use qemu_runner::qemu::process::Qemu;
 use tests::harness::{launch, take_turn};
 

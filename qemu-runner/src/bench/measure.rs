@@ -17,7 +17,7 @@ use crate::images::workspace_root;
 use crate::interrupt;
 use crate::latency::Latencies;
 use crate::output::Progress;
-use crate::qemu::process::Launch;
+use crate::launch::Launch;
 use crate::session::Session;
 use crate::units::{float, milliseconds};
 use crate::watch::Detail;
@@ -134,7 +134,7 @@ fn undisturbed<T>(
     measurement: impl Fn(&Session) -> Result<Option<T>>,
 ) -> Result<T> {
     for _ in 0..ATTEMPTS {
-        let (session, _qmp) = Session::boot(launch, progress)?;
+        let session = Session::boot(launch, progress)?;
         costs.boot_ms.push(milliseconds(session.boot_time));
         costs.cycles_per_second = session.machine.clock.cycles_per_second;
         let before = lives(&session)?;
@@ -151,7 +151,7 @@ fn undisturbed<T>(
 }
 
 fn lives(session: &Session) -> Result<Vec<u32>> {
-    let memory = session.qemu.memory();
+    let memory = &session.memory;
     let life = |cell| Ok(session.machine.cell(memory, cell)?.incarnation);
     (0..session.machine.cells()).map(life).collect()
 }
@@ -159,7 +159,7 @@ fn lives(session: &Session) -> Result<Vec<u32>> {
 fn operations(launch: &Launch, costs: &mut Costs, progress: &mut Progress) -> Result<()> {
     let launch = with_parameters(launch, &QUIET);
     let results = undisturbed(&launch, costs, progress, |session| {
-        record::run(session.qemu.memory(), session.machine.public(0))
+        record::run(&session.memory, session.machine.public(0))
     })?;
     for result in results {
         let samples = result.cycles.iter().map(|&cycles| float(cycles));
@@ -214,7 +214,7 @@ fn with_parameters(launch: &Launch, parameters: &[(&str, &str)]) -> Launch {
 
 /// Operations that the workers of all cells have finished.
 fn verified(session: &Session) -> Result<u64> {
-    let memory = session.qemu.memory();
+    let memory = &session.memory;
     let of = |cell| {
         let account = cells::account(memory, session.machine.public(cell))?;
         Ok(cells::verified(&account))

@@ -16,7 +16,7 @@ use crate::cli::BenchArguments;
 use crate::commands::{Setup, launch};
 use crate::error::{Ending, Result};
 use crate::output::{Format, Progress, print_json, print_text};
-use crate::qemu::command::Serial;
+use crate::launch::Serial;
 
 /// Measures everything and prints the table.
 ///

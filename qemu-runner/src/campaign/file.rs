@@ -15,7 +15,7 @@ use super::draw::Number;
 use super::validate::{self, Problem};
 use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Area, parse_event};
-use crate::qemu::command::Machine;
+use crate::machine::Machine;
 
 /// The first key of every campaign file.
 pub const SCHEMA: &str = "hive-campaign/1";

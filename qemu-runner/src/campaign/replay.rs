@@ -7,14 +7,15 @@ use super::directory::{self, Finished};
 use super::outcome::classify;
 use super::resolve::Resolved;
 use super::run::pause_limit;
-use crate::commands::{judge, prepare};
+use crate::cli::EmulatorArgument;
+use crate::commands::{judge, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::latency::Latencies;
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
-use crate::qemu::command::Serial;
-use crate::qemu::process::Keep;
+use crate::launch::Serial;
+use crate::launch::Keep;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 
@@ -50,7 +51,8 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         Keep::Nothing
     };
     let machine = campaign.machine.get_ref().machine();
-    let launch = prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?;
+    let program = program(EmulatorArgument::Qemu, &machine)?;
+    let launch = prepare(program, machine, &arguments.images, Serial::Log, keep, &mut progress)?;
     let detail = match trace {
         Some(_) => Detail::All,
         None => Detail::Events,

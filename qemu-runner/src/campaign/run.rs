@@ -14,14 +14,15 @@ use super::outcome::{Containment, PauseLimit};
 use super::record::Record;
 use super::resolve::Resolved;
 use super::{report, summary::Summary};
-use crate::commands::{Setup, prepare};
+use crate::cli::EmulatorArgument;
+use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::workspace_root;
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text};
-use crate::qemu::command::Serial;
-use crate::qemu::process::{Keep, Launch};
+use crate::launch::Serial;
+use crate::launch::{Keep, Launch};
 use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
@@ -150,7 +151,9 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     }
     let mut progress = Progress::new();
     let machine = campaign.machine.get_ref().machine();
+    let program = program(EmulatorArgument::Qemu, &machine)?;
     let launch = prepare(
+        program,
         machine,
         &arguments.images,
         Serial::Log,

@@ -5,7 +5,7 @@
 //!    comes in operations, and between two looks there may be none.
 //! 2. One cell that is out does not keep the others from being judged.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cell::workload::Operation;
 use userland::Account;
@@ -20,12 +20,12 @@ const SPAN: Duration = Duration::from_secs(1);
 /// The accounts of all cells at one time.
 #[derive(Clone, Debug)]
 struct Accounts {
-    at: Instant,
+    at: Duration,
     accounts: Vec<Account>,
 }
 
 impl Accounts {
-    fn of(cells: &[CellSnapshot], at: Instant) -> Self {
+    fn of(cells: &[CellSnapshot], at: Duration) -> Self {
         let accounts = cells.iter().map(|cell| cell.account).collect();
         Self { at, accounts }
     }
@@ -45,7 +45,7 @@ pub(super) struct Settled {
 
 impl Settled {
     /// Begins with the cells as they are.
-    pub(super) fn new(cells: &[CellSnapshot], now: Instant) -> Self {
+    pub(super) fn new(cells: &[CellSnapshot], now: Duration) -> Self {
         let accounts = Accounts::of(cells, now);
         Self {
             works: cells.iter().any(|cell| cell.account.workers > 0),
@@ -61,8 +61,8 @@ impl Settled {
     }
 
     /// Looks at the cells as they are; whether everything has settled.
-    pub(super) fn holds(&mut self, cells: &[CellSnapshot], now: Instant) -> bool {
-        if now.duration_since(self.newer.at) >= SPAN {
+    pub(super) fn holds(&mut self, cells: &[CellSnapshot], now: Duration) -> bool {
+        if now.saturating_sub(self.newer.at) >= SPAN {
             let newest = Accounts::of(cells, now);
             self.older = std::mem::replace(&mut self.newer, newest);
         }
@@ -73,15 +73,15 @@ impl Settled {
         self.all_progress(cells, now)
     }
 
-    fn all_progress(&self, cells: &[CellSnapshot], now: Instant) -> bool {
+    fn all_progress(&self, cells: &[CellSnapshot], now: Duration) -> bool {
         self.since.as_ref().is_some_and(|since| {
             let mut progress = self.progress_since(since, cells);
-            now.duration_since(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
+            now.saturating_sub(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
         })
     }
 
     /// Which cells serve and have finished operations of every kind of late.
-    pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Instant) -> Vec<bool> {
+    pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Duration) -> Vec<bool> {
         if self.all_progress(cells, now) {
             return vec![true; cells.len()];
         }
@@ -144,7 +144,7 @@ mod tests {
     /// Looks as often as a run does, with operations that take 50 looks each; `working` says who
     /// does any. The last cell is out.
     fn run_with_one_out(looks: u64, working: [bool; 2]) -> Vec<bool> {
-        let begun = Instant::now();
+        let begun = Duration::from_secs(1);
         let mut settled = Settled::new(&cells([1; 3]), begun);
         let (mut now, mut seen) = (begun, cells([1; 3]));
         for look in 1..=looks {
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn rest_needs_time_and_work() {
-        let begun = Instant::now();
+        let begun = Duration::from_secs(1);
         let mut settled = Settled::new(&cells([1; 3]), begun);
         assert!(!settled.holds(&cells([1; 3]), begun));
         assert!(!settled.holds(&cells([2; 3]), begun + LOOK), "too early");

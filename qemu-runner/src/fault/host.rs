@@ -3,27 +3,14 @@
 use cell::machine::CpuState;
 
 use super::catalogue::{Fault, HostFault};
-use super::channels::Channels;
 use super::corrupt;
 use super::inner;
 use super::plan::{Strike, Trigger};
+use crate::emulator::Emulator;
 use crate::error::{Error, Result};
 use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::GuestMemory;
 use crate::images::Images;
-use crate::qemu::qmp::MachineCheck;
-use crate::qemu::qtest::Delivery;
-
-/// VAL, UC, EN, ADDRV: an uncorrected error with an address.
-const STATUS_UNCORRECTED: u64 = 0xb400_0000_0000_0000;
-/// VAL, EN, ADDRV: a corrected error with an address.
-const STATUS_CORRECTED: u64 = 0x9400_0000_0000_0000;
-/// RIPV, MCIP: the instruction pointer is good, a machine check is under way.
-const MCG_STATUS: u64 = 5;
-/// A bank that reports memory errors.
-const BANK: u32 = 4;
-/// QEMU's number, and the local APIC's identifier, of the CPU that the firmware started.
-const BOOT_CPU: u8 = 0;
 
 /// A running machine that a fault can be injected into.
 #[derive(Debug)]
@@ -53,7 +40,7 @@ pub struct Frozen {
     pub cpu: usize,
     /// The cell that it belonged to.
     pub cell: usize,
-    /// QEMU's number of it.
+    /// Its local APIC's identifier.
     pub apic_id: u8,
 }
 
@@ -74,7 +61,7 @@ impl From<String> for Done {
 /// be done.
 pub fn inject(
     target: &Target<'_>,
-    channels: &mut Channels,
+    emulator: &mut dyn Emulator,
     strike: &Strike,
     trigger: Option<Trigger>,
 ) -> Result<Done> {
@@ -86,13 +73,13 @@ pub fn inject(
         Fault::Host(fault) => fault,
     };
     match fault {
-        HostFault::MemBitflip => corrupt::flip_bit(target, channels.bus()?, strike).map(Done::from),
+        HostFault::MemBitflip => corrupt::flip_bit(target, emulator.bus()?, strike).map(Done::from),
         HostFault::MemPointer => {
-            corrupt::change_pointer(target, channels.bus()?, strike).map(Done::from)
+            corrupt::change_pointer(target, emulator.bus()?, strike).map(Done::from)
         }
         _ => {
             let cpu = victim(target, strike)?;
-            let detail = inject_into_cpu(target, channels, strike, fault, cpu)?;
+            let detail = emulator.strike_cpu(target, cpu, fault)?;
             let frozen = (fault == HostFault::CpuFreeze).then_some(Frozen {
                 cpu: cpu.cpu,
                 cell: strike.cell,
@@ -103,59 +90,13 @@ pub fn inject(
     }
 }
 
-fn inject_into_cpu(
-    target: &Target<'_>,
-    channels: &mut Channels,
-    strike: &Strike,
-    fault: HostFault,
-    cpu: CpuStatus,
-) -> Result<String> {
-    let who = format!("CPU {} of cell {}", cpu.cpu, strike.cell);
-    match fault {
-        HostFault::CpuHalt if cpu.apic_id == BOOT_CPU => {
-            channels.freezer()?.freeze(u32::from(cpu.apic_id))?;
-            Ok(format!("{who} left out of vCont for good"))
-        }
-        HostFault::CpuHalt => {
-            channels.interrupt(cpu.apic_id, Delivery::Init)?;
-            Ok(format!("INIT to {who}"))
-        }
-        HostFault::CpuFreeze => {
-            channels.freezer()?.freeze(u32::from(cpu.apic_id))?;
-            Ok(format!("{who} left out of vCont"))
-        }
-        HostFault::CpuNmi => {
-            channels.interrupt(cpu.apic_id, Delivery::Nmi)?;
-            Ok(format!("NMI to {who}"))
-        }
-        _ => {
-            let status = match fault {
-                HostFault::CpuMceCorrected => STATUS_CORRECTED,
-                _ => STATUS_UNCORRECTED,
-            };
-            let address = target.machine.public(strike.cell).0;
-            channels.machine_checks().machine_check(MachineCheck {
-                cpu: u32::from(cpu.apic_id),
-                bank: BANK,
-                status,
-                mcg_status: MCG_STATUS,
-                address,
-            })?;
-            Ok(format!("machine check {status:#x} at {who}"))
-        }
-    }
-}
-
-/// Lets a frozen CPU go on.
+/// Lets a frozen CPU go on. Says what became of it.
 ///
 /// # Errors
 /// [`Error::Channel`].
-pub fn thaw(channels: &mut Channels, frozen: Frozen) -> Result<String> {
-    channels.freezer()?.thaw(u32::from(frozen.apic_id))?;
-    Ok(format!(
-        "CPU {} of cell {} goes on",
-        frozen.cpu, frozen.cell
-    ))
+pub fn thaw(emulator: &mut dyn Emulator, frozen: Frozen) -> Result<String> {
+    let became = emulator.thaw(frozen.apic_id)?;
+    Ok(format!("CPU {} of cell {} {became}", frozen.cpu, frozen.cell))
 }
 
 fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {

@@ -4,13 +4,11 @@
 //! |---|---|
 //! | [`catalogue`] | every fault, with what it does, how it is injected, what must come of it |
 //! | [`plan`] | which faults, where, when |
-//! | [`channels`] | the ways into a running machine |
 //! | [`host`] | faults of CPUs, from outside |
 //! | [`corrupt`] | faults of memory, from outside |
 //! | [`inner`] | faults that a cell injects into itself on request |
 
 pub mod catalogue;
-pub mod channels;
 pub mod corrupt;
 pub mod host;
 pub mod inner;

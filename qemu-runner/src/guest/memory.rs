@@ -1,7 +1,7 @@
 //! The guest's memory, addressed by physical address.
 //!
-//! QEMU maps the file shared, so plain file reads and writes see and change what the guest sees. No
-//! unsafe code and no mapping is needed for that.
+//! QEMU maps a file shared, so plain file reads and writes see and change what the guest sees. Of
+//! Bochs's guest they go to Bochs's own memory. No unsafe code and no mapping is needed for that.
 //!
 //! # Not guaranteed
 //! A read of more than one word may see half of a change. Code that the guest has executed and that
@@ -11,9 +11,11 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use cell::PhysicalAddress;
 
+use crate::bochs::memory::ProcessMemory;
 use crate::error::{Context, Error, Result};
 
 /// The q35 machine splits memory of this size or more.
@@ -23,10 +25,17 @@ const SPLIT_LOW: u64 = 0x8000_0000;
 /// Where the rest begins.
 const SPLIT_HIGH_START: u64 = 1 << 32;
 
-/// The file that backs the guest's memory.
-#[derive(Debug)]
+/// What holds the guest's memory.
+#[derive(Clone, Debug)]
+enum Backing {
+    File(Arc<File>),
+    Process(Arc<ProcessMemory>),
+}
+
+/// The guest's memory; a clone is the same memory.
+#[derive(Clone, Debug)]
 pub struct GuestMemory {
-    file: File,
+    backing: Backing,
     bytes: u64,
 }
 
@@ -40,7 +49,18 @@ impl GuestMemory {
         let file = file.context(|| format!("opening {}", path.display()))?;
         file.set_len(bytes)
             .context(|| format!("sizing {}", path.display()))?;
-        Ok(Self { file, bytes })
+        Ok(Self {
+            backing: Backing::File(Arc::new(file)),
+            bytes,
+        })
+    }
+
+    /// The memory of a guest inside its emulator's.
+    pub const fn inside(process: Arc<ProcessMemory>, bytes: u64) -> Self {
+        Self {
+            backing: Backing::Process(process),
+            bytes,
+        }
     }
 
     /// Bytes of memory.
@@ -84,9 +104,11 @@ impl GuestMemory {
     /// [`Error::Guest`] if they are not memory, [`Error::Host`] if the file cannot be read.
     pub fn read(&self, at: PhysicalAddress, buffer: &mut [u8]) -> Result<()> {
         let offset = self.checked(at, buffer.len())?;
-        self.file
-            .read_exact_at(buffer, offset)
-            .context(|| format!("reading memory at {at:?}"))
+        match &self.backing {
+            Backing::File(file) => file.read_exact_at(buffer, offset),
+            Backing::Process(process) => process.read(buffer, offset),
+        }
+        .context(|| format!("reading memory at {at:?}"))
     }
 
     /// Reads a 32-bit word.
@@ -115,9 +137,11 @@ impl GuestMemory {
     /// See [`Self::read`].
     pub fn write(&self, at: PhysicalAddress, bytes: &[u8]) -> Result<()> {
         let offset = self.checked(at, bytes.len())?;
-        self.file
-            .write_all_at(bytes, offset)
-            .context(|| format!("writing memory at {at:?}"))
+        match &self.backing {
+            Backing::File(file) => file.write_all_at(bytes, offset),
+            Backing::Process(process) => process.write(bytes, offset),
+        }
+        .context(|| format!("writing memory at {at:?}"))
     }
 
     /// Writes a 32-bit word.
