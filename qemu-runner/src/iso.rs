@@ -4,6 +4,7 @@
 //! GRUB manual 2.06, `grub-mkrescue`, `multiboot`, `module`; Multiboot Specification 0.6.96.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -82,7 +83,10 @@ impl Tools {
             (&images.monitor, "hive-monitor"),
             (&images.kernel, "hive-kernel"),
         ] {
-            fs::copy(image, boot.join(name)).context(|| format!("copying {}", image.display()))?;
+            let content = fs::read(image).context(|| format!("reading {}", image.display()))?;
+            let content = loaded_part(&content).unwrap_or(content);
+            let copy = boot.join(name);
+            fs::write(&copy, content).context(|| format!("writing {}", copy.display()))?;
         }
         let menu = grub.join("grub.cfg");
         fs::write(&menu, configuration(line)).context(|| format!("writing {}", menu.display()))?;
@@ -102,6 +106,38 @@ impl Tools {
     }
 }
 
+/// An ELF file up to the end of its last segment, without sections: all that is loaded. The rest is
+/// for debuggers, and reading it by the firmware takes most of a boot. `None` if it is no such file.
+///
+/// The multiboot header has the addresses of its own, so the monitor needs no more either.
+fn loaded_part(file: &[u8]) -> Option<Vec<u8>> {
+    /// Where the file header (64 bytes) has: the segments' headers, the sections' (both with their
+    /// entry sizes and counts); where a segment's header has its offset and its length.
+    const SEGMENTS: usize = 32;
+    const SEGMENT_BYTES: usize = 54;
+    const SEGMENT_COUNT: usize = 56;
+    const SECTIONS: Range<usize> = 40..48;
+    const SECTION_COUNTS: Range<usize> = 58..64;
+    const OFFSET: usize = 8;
+    const LENGTH: usize = 32;
+    let word = |at: usize| Some(u64::from_le_bytes(*file.get(at..)?.first_chunk()?));
+    let half = |at: usize| Some(u16::from_le_bytes(*file.get(at..)?.first_chunk()?));
+    if !file.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (first, bytes) = (word(SEGMENTS)? as usize, half(SEGMENT_BYTES)? as usize);
+    let mut end = 64;
+    for index in 0..half(SEGMENT_COUNT)? as usize {
+        let header = first.checked_add(index * bytes)?;
+        let part = word(header.checked_add(OFFSET)?)?.checked_add(word(header + LENGTH)?)?;
+        end = end.max(part as usize).max(header + bytes);
+    }
+    let mut content = file.get(..end)?.to_vec();
+    content.get_mut(SECTIONS)?.fill(0);
+    content.get_mut(SECTION_COUNTS)?.fill(0);
+    Some(content)
+}
+
 /// GRUB's menu: one entry, at once.
 fn configuration(line: &str) -> String {
     format!(
@@ -114,12 +150,28 @@ fn configuration(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object::{Object, ObjectSegment};
 
     #[test]
     fn the_menu_boots_the_monitor_with_its_parameters_and_the_kernel() {
         let text = configuration("cells=4 firewall=npt");
         assert!(text.contains("multiboot /boot/hive-monitor cells=4 firewall=npt\n"));
         assert!(text.contains("module /boot/hive-kernel\n"));
+    }
+
+    #[test]
+    fn what_is_loaded_of_an_elf_file_is_kept() {
+        let own = std::env::current_exe().and_then(fs::read);
+        let own = own.expect("the test's own file can be read");
+        let part = loaded_part(&own).expect("it is an ELF file");
+        assert!(part.len() < own.len());
+        let segments = |file: &[u8]| {
+            let elf = object::File::parse(file).expect("it is an ELF file");
+            let data = |segment: object::Segment<'_, '_>| segment.data().map(<[u8]>::len);
+            elf.segments().map(data).collect::<Result<Vec<_>, _>>()
+        };
+        assert_eq!(segments(&part), segments(&own));
+        fuzz::cases(&[&own[..4096]], |bytes| drop(loaded_part(bytes)));
     }
 
     #[test]

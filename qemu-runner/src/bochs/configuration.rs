@@ -11,7 +11,7 @@ use crate::machine::Machine;
 /// for the rate of its processors. A larger number makes every second, those that the firmware
 /// waits too, so much longer on the host; with a much smaller one the cells have no time left
 /// between two ticks.
-pub const INSTRUCTIONS_PER_SECOND: u64 = 20_000_000;
+pub const INSTRUCTIONS_PER_SECOND: u64 = 10_000_000;
 /// Instructions of one CPU before the next has its turn.
 const TURN: u32 = 16;
 /// With one more, Bochs runs out of timers.
@@ -51,6 +51,8 @@ pub fn check(machine: &Machine) -> Result<()> {
 pub fn text(machine: &Machine, installation: &Installation, serial: &str) -> String {
     let (bios, vga) = (installation.bios.display(), installation.vga_bios.display());
     let (mib, cpus, model) = (machine.memory >> 20, machine.cpus, model(machine));
+    // A panic is the guest's in most cases (a triple fault): the machine stays, so that its records
+    // can be read. Resets are logged as information of the system.
     // Registers that it does not know read as zero: it shows CPUID bits of registers that it lacks
     // (machine checks: MCA is there, MCG_CAP is not). Violations of nested tables are logged as
     // errors, one by one, and are daily work here.
@@ -70,7 +72,8 @@ pub fn text(machine: &Machine, installation: &Installation, serial: &str) -> Str
          boot: cdrom\n\
          com1: enabled=1, {serial}\n\
          log: bochs.log\n\
-         panic: action=fatal\n\
+         panic: action=report\n\
+         info: action=ignore, pc_system=report\n\
          error: action=ignore\n"
     )
 }

@@ -37,8 +37,6 @@ pub enum Stop {
     },
     /// It was stopped after so many steps, or from outside.
     Other,
-    /// Bochs ended, and said why.
-    Ended(String),
 }
 
 /// The debugger of one Bochs.
@@ -107,24 +105,18 @@ impl Debugger {
     /// [`Error::Bochs`] if it cannot be stopped, [`Error::Interrupted`].
     pub fn go_on(&mut self, line: &str, slice: Duration) -> Result<Stop> {
         self.say(line)?;
-        let answer = match self.prompt(slice) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => {
+        let answer = match self.prompt(slice)? {
+            Some(answer) => answer,
+            None => {
                 // An error means that it ended, which the next look finds.
                 let _ = kill_process(self.pid, Signal::INT);
-                match self.prompt(ANSWER_LIMIT) {
-                    Ok(Some(answer)) => answer,
-                    Ok(None) => return Err(silent(line)),
-                    Err(Error::Bochs(words)) => return Ok(Stop::Ended(words)),
-                    Err(error) => return Err(error),
-                }
+                self.prompt(ANSWER_LIMIT)?.ok_or_else(|| silent(line))?
             }
-            Err(Error::Bochs(words)) => return Ok(Stop::Ended(words)),
-            Err(error) => return Err(error),
         };
-        if let Some(ticks) = ticks(&answer) {
-            self.ticks = ticks;
-        }
+        // Without the disassembly it does not say the time either, unless it is asked.
+        let time = self.command("ptime")?;
+        let unclear = || Error::Bochs(format!("ptime says \"{}\"", time.trim()));
+        self.ticks = ticks(&time).ok_or_else(unclear)?;
         Ok(written(&answer).unwrap_or(Stop::Other))
     }
 
@@ -192,7 +184,7 @@ fn take_answer(text: &mut String) -> Option<String> {
 }
 
 fn ticks(answer: &str) -> Option<u64> {
-    let digits = answer.rsplit_once("Next at t=")?.1;
+    let digits = answer.rsplit_once("ptime: ")?.1;
     digits.lines().next()?.trim().parse().ok()
 }
 
@@ -222,20 +214,20 @@ mod tests {
 
     #[test]
     fn stops_are_understood() {
-        let answer = "c\n(3) Caught write watch point at 0x000000136000\nNext at t=127794955\n(0) x";
+        let answer = "c\n(3) Caught write watch point at 0x000000136000\nptime: 127794955\n";
         let stop = Stop::Written {
             cpu: 3,
             address: 0x13_6000,
         };
         assert_eq!(written(answer), Some(stop));
         assert_eq!(ticks(answer), Some(127_794_955));
-        assert_eq!(written("Next at t=5\n"), None);
-        assert_eq!(ticks("Next at t=\n"), None);
+        assert_eq!(written("ptime: 5\n"), None);
+        assert_eq!(ticks("ptime: \n"), None);
     }
 
     #[test]
     fn spoilt_answers_are_survived() {
-        let valid = b"c\n(3) Caught write watch point at 0x136000\nNext at t=5\n<bochs:1> ";
+        let valid = b"c\n(3) Caught write watch point at 0x136000\nptime: 5\n<bochs:1> ";
         fuzz::cases(&[valid], |bytes| {
             let mut text = String::from_utf8_lossy(bytes).into_owned();
             let _ = (written(&text), ticks(&text));
