@@ -12,9 +12,9 @@ use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{Area, Kind, Plan, Strike, Trigger, parse_event};
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
-use crate::output::Format;
-use crate::machine::Machine;
 use crate::launch::Keep;
+use crate::machine::Machine;
+use crate::output::Format;
 use crate::units::{parse_duration, parse_size};
 
 /// Hive: one machine, many kernels. A fault stays in the cell where it happened.

@@ -14,11 +14,11 @@ use crate::fault::catalogue::{CATALOGUE, Expectation};
 use crate::fault::plan::Plan;
 use crate::images::{self, Images};
 use crate::latency::Latencies;
+use crate::launch::{Keep, Launch, Program, Serial};
+use crate::machine::Machine;
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text, table};
 use crate::perfetto::TraceFile;
-use crate::launch::{Keep, Launch, Program, Serial};
-use crate::machine::Machine;
 use crate::qemu::install::{self, Accelerator};
 
 use crate::verdict::Verdict;

@@ -13,17 +13,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::bounded::{self, PROBE_LIMIT};
 use crate::cli::DoctorArguments;
 use crate::error::{Context, Ending, Error, Result};
 use crate::images::{BARE_TARGET, HOST_TARGET};
 use crate::interrupt::{self, wait_for};
 use crate::output::{Format, print_json, print_text, table};
-use crate::bounded::{self, PROBE_LIMIT};
+use crate::packages::on_path;
 use crate::qemu::gdb::Gdb;
 use crate::qemu::install::{
     Accelerator, Installation, OLDEST, PACKAGES, ensure, find, kvm_opens, processor_virtualizes,
 };
-use crate::packages::on_path;
 use crate::qemu::line::ANSWER_LIMIT;
 use crate::qemu::process::shared_memory_room;
 use crate::qemu::qmp::Qmp;

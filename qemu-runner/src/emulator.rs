@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::bochs::configuration;
 use crate::bochs::machine::BochsMachine;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Fault, HostFault};
@@ -15,6 +16,7 @@ use crate::fault::plan::Strike;
 use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::GuestMemory;
 use crate::launch::{Launch, Program};
+use crate::observation::Watched;
 use crate::qemu::machine::QemuMachine;
 use crate::qemu::qtest::BusAccess;
 
@@ -73,6 +75,20 @@ pub trait Emulator: fmt::Debug {
         fault: HostFault,
     ) -> Result<String>;
 
+    /// Watches what `cell` must not write from now on, if the emulator can.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being done.
+    fn watch_stores(&mut self, target: &Target<'_>, cell: usize) -> Result<()> {
+        let _ = (target, cell);
+        Ok(())
+    }
+
+    /// What a watch on stores saw so far, if there is one.
+    fn watched(&self) -> Option<Watched> {
+        None
+    }
+
     /// Lets a frozen CPU go on. Says what became of it.
     ///
     /// # Errors
@@ -97,14 +113,9 @@ pub fn start(launch: &Launch) -> Result<Box<dyn Emulator>> {
 impl Program {
     /// Why a fault cannot be injected, if it cannot.
     pub const fn refuses(&self, fault: Fault) -> Option<&'static str> {
-        match (self, fault) {
-            (Self::Bochs(_), Fault::Host(HostFault::CpuNmi)) => {
-                Some("Bochs has no way to send an NMI from outside")
-            }
-            (Self::Bochs(_), Fault::Host(HostFault::CpuMce | HostFault::CpuMceCorrected)) => {
-                Some("Bochs has no machine checks")
-            }
-            _ => None,
+        match self {
+            Self::Qemu { .. } => None,
+            Self::Bochs(_) => configuration::refuses(fault),
         }
     }
 

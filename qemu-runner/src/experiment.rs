@@ -19,11 +19,11 @@ use crate::guest::cells::reset_pause;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
+use crate::launch::Launch;
 use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
-use crate::launch::Launch;
 use crate::session::Session;
 use crate::watch::{Detail, Watch, snapshot};
 
@@ -223,6 +223,9 @@ impl<'a> Run<'a> {
             machine,
             images,
         };
+        if strike.fault == Fault::Inner(InnerFault::WildWrite) {
+            emulator.watch_stores(&target, strike.cell)?;
+        }
         let done = inject(&target, &mut **emulator, strike, trigger)?;
         // A request in memory stops nothing.
         if let Fault::Host(_) = strike.fault {
@@ -291,9 +294,9 @@ impl<'a> Run<'a> {
                 self.settled.restart();
             }
             let now = self.now();
-            if now - checked >= CHECK {
+            if now.saturating_sub(checked) >= CHECK {
                 checked = now;
-                let tenths = (now - begun).as_millis() / 100;
+                let tenths = now.saturating_sub(begun).as_millis() / 100;
                 progress.step(&format!(
                     "{}.{} s since the fault",
                     tenths / 10,
@@ -314,14 +317,14 @@ impl<'a> Run<'a> {
             return Ok(Some(End::SystemDown(how)));
         }
         let now = self.now();
-        if now - begun >= self.plan.bound {
+        if now.saturating_sub(begun) >= self.plan.bound {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
         if !self.settled.holds(&cells, now) || !self.thaws.is_empty() {
             return Ok(None);
         }
-        let patient = now - self.acted < PATIENCE;
+        let patient = now.saturating_sub(self.acted) < PATIENCE;
         let open = self.second.is_some() || self.asked.is_some();
         if self.due.is_some() && self.second.is_some() || open && patient {
             return Ok(None);
@@ -394,6 +397,7 @@ impl<'a> Run<'a> {
             lives: self.watch.lives,
             epitaphs,
             live_set,
+            watched: self.session.emulator.watched(),
             works: self.works,
             end,
         })

@@ -19,7 +19,10 @@ pub const PACKAGES: Packages = Packages {
     what: "What makes a bootable ISO (grub-mkrescue, GRUB's BIOS modules, xorriso)",
     debian: &["grub-pc-bin", "grub-common", "xorriso", "mtools"],
     others: &[
-        ("fedora", "dnf install grub2-tools-extra grub2-pc-modules xorriso mtools"),
+        (
+            "fedora",
+            "dnf install grub2-tools-extra grub2-pc-modules xorriso mtools",
+        ),
         ("arch", "pacman -S grub libisoburn mtools"),
         ("alpine", "apk add grub grub-bios xorriso mtools"),
     ],
@@ -44,10 +47,6 @@ pub struct Tools {
 ///
 /// # Errors
 /// None; `Ok(None)` if one is missing.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "the signature that `Packages::install` asks for"
-)]
 pub fn find() -> Result<Option<Tools>> {
     let mkrescue = PROGRAMS.into_iter().find_map(on_path);
     let has_multiboot = |folder: &PathBuf| folder.join("multiboot.mod").is_file();
@@ -168,7 +167,9 @@ mod tests {
         let segments = |file: &[u8]| {
             let elf = object::File::parse(file).expect("it is an ELF file");
             let data = |segment: object::Segment<'_, '_>| segment.data().map(<[u8]>::len);
-            elf.segments().map(data).collect::<Result<Vec<_>, _>>()
+            elf.segments()
+                .map(data)
+                .collect::<std::result::Result<Vec<_>, _>>()
         };
         assert_eq!(segments(&part), segments(&own));
         fuzz::cases(&[&own[..4096]], |bytes| drop(loaded_part(bytes)));

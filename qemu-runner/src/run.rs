@@ -190,4 +190,3 @@ fn stty(argument: &str) -> Option<String> {
         .success()
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
-

@@ -15,8 +15,8 @@ use crate::guest::memory::GuestMemory;
 use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
-use crate::output::Progress;
 use crate::launch::Launch;
+use crate::output::Progress;
 
 /// Between two looks at a machine that boots.
 const PAUSE: Duration = Duration::from_millis(2);

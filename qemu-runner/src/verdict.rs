@@ -115,6 +115,15 @@ pub enum Violation {
         /// The epoch.
         epoch: u64,
     },
+    /// Stores reached memory that their cell had no right to write. The emulator saw them.
+    StrayStores {
+        /// The cell whose CPU made the first.
+        cell: Option<usize>,
+        /// Where it went.
+        address: u64,
+        /// How many.
+        stores: u64,
+    },
     /// The second fault never struck.
     NotTriggered,
     /// A cell did not do the fault to itself that it was asked for.
@@ -136,6 +145,8 @@ pub enum Invariant {
     NobodyElseDies,
     /// No survivor takes wrong bytes for right ones.
     NoWrongBytes,
+    /// Nobody writes what the firewall does not let it.
+    StoresStayInside,
     /// Survivors decide alike.
     OneLiveSet,
     /// No work vanishes, and none is lost with the living.
@@ -152,10 +163,11 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MachineStaysUp,
         Self::NobodyElseDies,
         Self::NoWrongBytes,
+        Self::StoresStayInside,
         Self::OneLiveSet,
         Self::WorkIsAccountedFor,
         Self::SurvivorsGoOn,
@@ -170,6 +182,7 @@ impl Invariant {
             Self::MachineStaysUp => "the machine stays up",
             Self::NobodyElseDies => "nobody else dies",
             Self::NoWrongBytes => "no survivor takes wrong bytes",
+            Self::StoresStayInside => "stores stay inside",
             Self::OneLiveSet => "survivors decide alike",
             Self::WorkIsAccountedFor => "no work vanishes",
             Self::SurvivorsGoOn => "the survivors go on",
@@ -233,6 +246,7 @@ impl Verdict {
         deaths(run, &mut violations);
         work(run, &mut violations);
         decisions(run, &mut violations);
+        stores(run, &mut violations);
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
@@ -265,6 +279,7 @@ impl Violation {
                 | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
+                | Self::StrayStores { .. }
         )
     }
 
@@ -274,6 +289,7 @@ impl Violation {
             Self::SystemDown { .. } => Invariant::MachineStaysUp,
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
+            Self::StrayStores { .. } => Invariant::StoresStayInside,
             Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
@@ -299,6 +315,7 @@ impl Violation {
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            Self::StrayStores { cell, .. } => *cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -357,6 +374,16 @@ impl Violation {
             Self::NotReintegrated { cell } => format!("cell {cell} was not taken back"),
             Self::LiveSetsDiffer { epoch } => {
                 format!("the survivors decided differently in epoch {epoch}")
+            }
+            Self::StrayStores {
+                cell,
+                address,
+                stores,
+            } => {
+                let who = cell.map_or("the monitor".into(), |cell| format!("cell {cell}"));
+                format!(
+                    "{who} made {stores} stores that nothing allowed, the first to {address:#x}"
+                )
             }
             Self::NotTriggered => "the second fault's event never happened".into(),
             Self::NotCarriedOut { cell, fault } => {
@@ -511,6 +538,16 @@ fn decisions(run: &Observation, violations: &mut Vec<Violation>) {
         }
     }
     violations.dedup();
+}
+
+/// What the emulator's watch on stores saw.
+fn stores(run: &Observation, violations: &mut Vec<Violation>) {
+    let Some(watched) = &run.watched else { return };
+    violations.extend(watched.strays.first().map(|first| Violation::StrayStores {
+        cell: first.cell,
+        address: first.address,
+        stores: watched.strays_count,
+    }));
 }
 
 fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {

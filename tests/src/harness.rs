@@ -13,16 +13,18 @@ use qemu_runner::experiment;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Plan, Strike};
 use qemu_runner::images::{self, BuildOptions, Images};
+use qemu_runner::launch::{Keep, Launch, Program, Serial};
+use qemu_runner::machine::Machine;
 use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
-use qemu_runner::launch::{Keep, Launch, Serial};
-use qemu_runner::machine::Machine;
 use qemu_runner::qemu::install::{self, Accelerator};
-use qemu_runner::qemu::qmp::Qmp;
 use qemu_runner::session::Session;
 use qemu_runner::timeline;
 use qemu_runner::verdict::Verdict;
 use qemu_runner::watch::Detail;
+
+use crate::platform::Platform;
+use crate::trials::Trial;
 
 /// The right to run a machine; given back when dropped.
 #[derive(Debug)]
@@ -48,16 +50,25 @@ fn built_images() -> Images {
     IMAGES.get_or_init(build).clone()
 }
 
-/// Everything that a boot of `machine` needs. Call it with the turn taken.
+/// Everything that a boot of `machine` under QEMU needs. Call it with the turn taken.
 ///
 /// # Panics
 /// If QEMU or the images are not to be had.
 pub fn launch(machine: Machine) -> Launch {
+    launch_on(
+        Program::Qemu {
+            installation: install::ensure().expect("QEMU can be had"),
+            accelerator: Accelerator::choose(),
+        },
+        machine,
+    )
+}
+
+fn launch_on(program: Program, machine: Machine) -> Launch {
     Launch {
         machine,
         images: built_images(),
-        installation: install::ensure().expect("QEMU can be had"),
-        accelerator: Accelerator::choose(),
+        program,
         serial: Serial::Log,
         keep: Keep::Nothing,
     }
@@ -67,12 +78,11 @@ pub fn launch(machine: Machine) -> Launch {
 ///
 /// # Panics
 /// If it does not come up.
-pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session, &mut Qmp)) {
+pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session)) {
     let _turn = take_turn();
     let launch = launch(machine);
-    let (mut session, mut qmp) =
-        Session::boot(&launch, &mut Progress::silent()).expect("every cell serves");
-    check(&mut session, &mut qmp);
+    let session = Session::boot(&launch, &mut Progress::silent());
+    check(&mut session.expect("every cell serves"));
 }
 
 /// What a run showed.
@@ -88,10 +98,8 @@ pub struct Outcome {
 ///
 /// # Panics
 /// If the machine does not come up or a channel fails.
-pub fn experiment(machine: Machine, plan: &Plan) -> Outcome {
-    let _turn = take_turn();
-    let launch = launch(machine);
-    let run = experiment::run(&launch, plan, Detail::Events, &mut Progress::silent());
+pub fn experiment(launch: &Launch, plan: &Plan) -> Outcome {
+    let run = experiment::run(launch, plan, Detail::Events, &mut Progress::silent());
     let run = run.expect("the run can be carried out");
     Outcome {
         verdict: Verdict::of(&run),
@@ -99,12 +107,14 @@ pub fn experiment(machine: Machine, plan: &Plan) -> Outcome {
     }
 }
 
-/// Injects one fault into a machine of four cells.
+/// Runs a trial on a platform.
 ///
 /// # Panics
-/// See [`experiment`].
-pub fn inject(strike: Strike) -> Outcome {
-    experiment(Machine::default(), &Plan::single(strike))
+/// If what must come of it does not, or it cannot be carried out.
+pub fn run_trial(platform: Platform, trial: &Trial) {
+    let _turn = take_turn();
+    let launch = launch_on(platform.program(), platform.machine(trial));
+    (trial.check)(&experiment(&launch, &(trial.plan)()));
 }
 
 /// A fault from outside, in a cell.

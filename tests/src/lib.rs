@@ -7,9 +7,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`harness`] | booting, injecting, and one machine at a time |
+//! | [`trials`], [`platform`] | behaviours of every back end, and where each runs |
 //! | [`sources`] | the project's own files, for the tests of style |
 
 #![forbid(unsafe_code)]
 
 pub mod harness;
+pub mod platform;
 pub mod sources;
+pub mod trials;

@@ -6,8 +6,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use qemu_runner::emulator;
 use qemu_runner::machine::Machine;
-use qemu_runner::qemu::process::Qemu;
 use tests::harness::{launch, take_turn};
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -19,13 +19,13 @@ fn is_refused(word: &str, expected: &str) {
         append: word.into(),
         ..Machine::default()
     });
-    let (qemu, _qmp) = Qemu::start(&launch).expect("QEMU starts");
+    let emulator = emulator::start(&launch).expect("QEMU starts");
     let deadline = Instant::now() + LIMIT;
-    while !qemu.serial_text().contains(expected) {
+    while !emulator.serial_text().contains(expected) {
         assert!(
             Instant::now() < deadline,
             "\"{expected}\" is not in the serial log:\n{}",
-            qemu.serial_text()
+            emulator.serial_text()
         );
         thread::sleep(Duration::from_millis(20));
     }

@@ -15,8 +15,8 @@ pub mod table;
 use crate::cli::BenchArguments;
 use crate::commands::{Setup, launch};
 use crate::error::{Ending, Result};
-use crate::output::{Format, Progress, print_json, print_text};
 use crate::launch::Serial;
+use crate::output::{Format, Progress, print_json, print_text};
 
 /// Measures everything and prints the table.
 ///

@@ -5,6 +5,7 @@
 
 use super::install::Installation;
 use crate::error::{Error, Result};
+use crate::fault::catalogue::{Fault, HostFault};
 use crate::machine::Machine;
 
 /// Instructions of one CPU that make a second of the machine's time. It is what the machine takes
@@ -26,6 +27,17 @@ pub fn model(machine: &Machine) -> &'static str {
     match machine.firewall.as_str() {
         "ept" => "corei7_skylake_x",
         _ => "ryzen",
+    }
+}
+
+/// Why a fault cannot be injected under Bochs, if it cannot.
+pub const fn refuses(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Host(HostFault::CpuNmi) => Some("Bochs has no way to send an NMI from outside"),
+        Fault::Host(HostFault::CpuMce | HostFault::CpuMceCorrected) => {
+            Some("Bochs has no machine checks")
+        }
+        _ => None,
     }
 }
 

@@ -81,7 +81,11 @@ impl Console {
             tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(failed)?;
             self.before = Some(before);
         }
-        let duplicate = || self.near.try_clone().context(|| "sharing the console".into());
+        let duplicate = || {
+            self.near
+                .try_clone()
+                .context(|| "sharing the console".into())
+        };
         let (from_machine, to_machine) = (duplicate()?, duplicate()?);
         let leaves = Arc::clone(&self.leaves);
         // Both end with the process at the latest: they wait for bytes that may never come.
@@ -118,7 +122,11 @@ fn show(mut machine: File) {
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = machine.read(&mut chunk) {
         let mut out = stdout();
-        if out.write_all(&chunk[..count]).and_then(|()| out.flush()).is_err() {
+        if out
+            .write_all(&chunk[..count])
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             break;
         }
     }

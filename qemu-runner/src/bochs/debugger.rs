@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::interrupt;
 
 /// How long the debugger may take to answer while the machine stands still, or to stop it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 /// Between two looks for an interrupt.
 const PAUSE: Duration = Duration::from_millis(50);
 /// What it says last that is shown in errors.
@@ -105,13 +105,12 @@ impl Debugger {
     /// [`Error::Bochs`] if it cannot be stopped, [`Error::Interrupted`].
     pub fn go_on(&mut self, line: &str, slice: Duration) -> Result<Stop> {
         self.say(line)?;
-        let answer = match self.prompt(slice)? {
-            Some(answer) => answer,
-            None => {
-                // An error means that it ended, which the next look finds.
-                let _ = kill_process(self.pid, Signal::INT);
-                self.prompt(ANSWER_LIMIT)?.ok_or_else(|| silent(line))?
-            }
+        let answer = if let Some(answer) = self.prompt(slice)? {
+            answer
+        } else {
+            // An error means that it ended, which the next look finds.
+            let _ = kill_process(self.pid, Signal::INT);
+            self.prompt(ANSWER_LIMIT)?.ok_or_else(|| silent(line))?
         };
         // Without the disassembly it does not say the time either, unless it is asked.
         let time = self.command("ptime")?;
@@ -150,7 +149,9 @@ impl Debugger {
     }
 
     fn last_words(&self) -> String {
-        let exiting = self.text.split_once("exiting with the following message:\n");
+        let exiting = self
+            .text
+            .split_once("exiting with the following message:\n");
         if let Some((_, message)) = exiting {
             return message.lines().next().unwrap_or_default().into();
         }
@@ -162,7 +163,9 @@ impl Debugger {
 
 fn silent(what: &str) -> Error {
     let seconds = ANSWER_LIMIT.as_secs();
-    Error::Bochs(format!("its debugger did not answer {what} within {seconds} s"))
+    Error::Bochs(format!(
+        "its debugger did not answer {what} within {seconds} s"
+    ))
 }
 
 /// Takes what stands before the first prompt, `<bochs:NUMBER> `, out of `text` with the prompt.
@@ -203,7 +206,10 @@ mod tests {
     #[test]
     fn answers_end_at_prompts() {
         let mut text = "one <bochs:x> two\n<bochs:12> three".to_string();
-        assert_eq!(take_answer(&mut text).as_deref(), Some("one <bochs:x> two\n"));
+        assert_eq!(
+            take_answer(&mut text).as_deref(),
+            Some("one <bochs:x> two\n")
+        );
         assert_eq!(text, "three");
         text.push_str("<bochs:13>");
         assert_eq!(take_answer(&mut text), None, "the prompt is not whole");

@@ -24,6 +24,7 @@ use super::debugger::Stop;
 use super::install::Installation;
 use super::process::Bochs;
 use super::standstill::{Standstill, stand_still};
+use super::write_watch::WriteWatch;
 use crate::emulator::Emulator;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::HostFault;
@@ -33,6 +34,7 @@ use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::{GuestMemory, field};
 use crate::guest::symbols::physical_address;
 use crate::launch::Launch;
+use crate::observation::Watched;
 use crate::qemu::qtest::BusAccess;
 
 /// Of the machine's own time: the firmware and GRUB take 8 s, with nobody to hurry them.
@@ -51,6 +53,7 @@ pub struct BochsMachine {
     /// Where the cells publish their ticks.
     ticks: BTreeSet<u64>,
     still: BTreeMap<u8, Standstill>,
+    write_watch: Option<WriteWatch>,
 }
 
 impl BochsMachine {
@@ -71,12 +74,13 @@ impl BochsMachine {
         let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
         let record = field(record, offset_of!(MachineRecord, magic));
         bochs.debugger.command("watch stop")?;
-        watch(&mut bochs, record.0, size_of_val(&MAGIC))?;
+        watch(&mut bochs, record.0, size_of_val(&MAGIC) as u64)?;
         Ok(Self {
             bochs,
             record,
             ticks: BTreeSet::new(),
             still: BTreeMap::new(),
+            write_watch: None,
         })
     }
 
@@ -90,8 +94,21 @@ impl BochsMachine {
     /// # Errors
     /// [`Error::Bochs`], [`Error::Interrupted`].
     pub fn step(&mut self, slice: Duration) -> Result<()> {
-        if let Stop::Written { address, .. } = self.bochs.go_on(slice)?
-            && !self.bochs.process.is_found()
+        self.run("c", slice)
+    }
+
+    /// Says a line to the debugger that lets the machine run, and takes note of why it stops.
+    ///
+    /// # Errors
+    /// [`Error::Bochs`], [`Error::Interrupted`].
+    pub(super) fn run(&mut self, line: &str, slice: Duration) -> Result<()> {
+        let Stop::Written { cpu, address } = self.bochs.debugger.go_on(line, slice)? else {
+            return Ok(());
+        };
+        if let Some(watch) = &mut self.write_watch {
+            return watch.judge(&self.bochs.memory(), cpu, address);
+        }
+        if !self.bochs.process.is_found()
             && (self.record.0..self.record.0 + 8).contains(&address)
             && self.first_word()? == MAGIC
         {
@@ -117,7 +134,7 @@ impl BochsMachine {
 }
 
 /// Makes a store to `length` bytes from `address` on stop the machine.
-fn watch(bochs: &mut Bochs, address: u64, length: usize) -> Result<()> {
+fn watch(bochs: &mut Bochs, address: u64, length: u64) -> Result<()> {
     let command = format!("watch write {address:#x} {length}");
     let answer = bochs.debugger.command(&command)?;
     if answer.contains("inserted") {
@@ -151,7 +168,7 @@ impl Emulator for BochsMachine {
         for cell in 0..machine.cells() {
             let address = field(machine.public(cell), offset_of!(PublicHeader, now)).0;
             if self.ticks.insert(address) {
-                watch(&mut self.bochs, address, size_of::<u64>())?;
+                watch(&mut self.bochs, address, size_of::<u64>() as u64)?;
             }
         }
         Ok(())
@@ -191,7 +208,22 @@ impl Emulator for BochsMachine {
         if fault == HostFault::CpuFreeze {
             self.still.insert(cpu.apic_id, still);
         }
-        Ok(format!("{who} made to stand still at {at:#x}, interrupts off"))
+        Ok(format!(
+            "{who} made to stand still at {at:#x}, interrupts off"
+        ))
+    }
+
+    fn watch_stores(&mut self, target: &Target<'_>, cell: usize) -> Result<()> {
+        let write_watch = WriteWatch::new(target, cell, self.ticks.len())?;
+        for stretch in write_watch.stretches() {
+            watch(&mut self.bochs, stretch.start, stretch.length)?;
+        }
+        self.write_watch = Some(write_watch);
+        Ok(())
+    }
+
+    fn watched(&self) -> Option<Watched> {
+        self.write_watch.as_ref().map(|watch| watch.seen.clone())
     }
 
     fn thaw(&mut self, apic_id: u8) -> Result<String> {

@@ -78,7 +78,7 @@ impl ProcessMemory {
         for mapping in &mappings {
             // The table may lie beside the blocks, but hardly ever does.
             if found.is_empty() {
-                self.search(mapping, &blocks, (address, value), &mut found)?;
+                self.search(mapping, &blocks, (address, value), &mut found);
             }
         }
         match found.len() {
@@ -99,7 +99,7 @@ impl ProcessMemory {
         blocks: &[Range<u64>],
         (address, value): (PhysicalAddress, u64),
         found: &mut BTreeSet<u64>,
-    ) -> Result<()> {
+    ) {
         let (index, offset) = (address.0 / BLOCK, address.0 % BLOCK);
         let mut start = mapping.start;
         let mut chunk = vec![0; CHUNK as usize];
@@ -123,7 +123,6 @@ impl ProcessMemory {
             }
             start += length;
         }
-        Ok(())
     }
 
     /// Invariant 1.
@@ -196,7 +195,10 @@ impl ProcessMemory {
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     let words = bytes.chunks_exact(WORD as usize);
-    words.map(|word| word.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)))
+    words.map(|word| {
+        word.first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    })
 }
 
 /// The range of a mapping that is private and writable, of a line of `/proc/PID/maps`.
@@ -225,10 +227,13 @@ mod tests {
             *block = base + (count - 1 - index) as u64 * BLOCK;
         }
         let address = PhysicalAddress(9 * BLOCK + 0x6000);
-        let value = 0x5eed_0000_4861_7665;
+        let value: u64 = 0x5eed_0000_4861_7665;
         let memory = ProcessMemory::open(std::process::id(), bytes).unwrap();
         let place = base + (count as u64 - 10) * BLOCK + 0x6000;
-        memory.file.write_all_at(&value.to_le_bytes(), place).unwrap();
+        memory
+            .file
+            .write_all_at(&value.to_le_bytes(), place)
+            .unwrap();
         memory.find(address, value).unwrap();
         assert_eq!(memory.table.get(), Some(&(table.as_ptr() as u64)));
         // Across the border of two blocks.
@@ -247,7 +252,11 @@ mod tests {
     #[test]
     fn nothing_is_found_where_nothing_is() {
         let memory = ProcessMemory::open(std::process::id(), 1 << 40).unwrap();
-        assert!(memory.find(PhysicalAddress(0x1000), 0x5eed_1234_dead_0001).is_err());
+        assert!(
+            memory
+                .find(PhysicalAddress(0x1000), 0x5eed_1234_dead_0001)
+                .is_err()
+        );
         assert!(!memory.is_found());
     }
 

@@ -13,6 +13,7 @@
 //! | [`memory`] | the guest's memory inside Bochs's own |
 //! | [`machine`] | a machine under Bochs, with the ways into it |
 //! | [`standstill`] | CPUs that are made to stand still |
+//! | [`write_watch`] | an eye on stores that must not happen |
 //! | [`console`] | its serial port on the terminal |
 
 pub mod configuration;
@@ -23,3 +24,4 @@ pub mod machine;
 pub mod memory;
 pub mod process;
 pub mod standstill;
+pub mod write_watch;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::configuration::{self, INSTRUCTIONS_PER_SECOND};
-use super::debugger::{Debugger, Stop};
+use super::debugger::Debugger;
 use super::install::Installation;
 use super::memory::ProcessMemory;
 use crate::error::{Context, Error, Result};
@@ -96,14 +96,6 @@ impl Bochs {
     pub fn elapsed(&self) -> Duration {
         let nanoseconds = u128::from(self.debugger.ticks()) * 1_000_000_000;
         Duration::from_nanos((nanoseconds / u128::from(INSTRUCTIONS_PER_SECOND)) as u64)
-    }
-
-    /// Lets the machine run until it stops by itself, or for `slice` of the host's time.
-    ///
-    /// # Errors
-    /// [`Error::Bochs`] if it ended or cannot be stopped, [`Error::Interrupted`].
-    pub fn go_on(&mut self, slice: Duration) -> Result<Stop> {
-        self.debugger.go_on("c", slice)
     }
 
     /// What the guest wrote to its serial port, for people.

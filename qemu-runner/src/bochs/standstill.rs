@@ -73,11 +73,12 @@ pub fn stand_still(
                 interrupts: registers.interrupts,
             });
         }
-        let debugger = &mut machine.bochs().debugger;
-        debugger.go_on(&format!("s all {STEPS}"), super::machine::STALL)?;
+        machine.run(&format!("s all {STEPS}"), super::machine::STALL)?;
     }
     let (cpu, cell) = (cpu.cpu, cpu.cell);
-    Err(Error::Bochs(format!("CPU {cpu} never executes cell {cell}")))
+    Err(Error::Bochs(format!(
+        "CPU {cpu} never executes cell {cell}"
+    )))
 }
 
 impl Standstill {
@@ -153,7 +154,9 @@ mod tests {
         let answer = "CPU2:\nrax: 00000000_00800f11\nrip: ffffffff_80016f48\n\
                       eflags 0x00000206: id vip vif ac vm rf nt IOPL=0 of df IF tf sf zf af PF cf\n";
         let registers = parse(answer);
-        assert!(registers.is_some_and(|it| it.interrupts && it.instruction == 0xffff_ffff_8001_6f48));
+        assert!(
+            registers.is_some_and(|it| it.interrupts && it.instruction == 0xffff_ffff_8001_6f48)
+        );
         let off = answer.replace("IF", "if");
         assert!(parse(&off).is_some_and(|it| !it.interrupts));
         assert!(parse("rip: x\neflags 0").is_none());

@@ -183,7 +183,9 @@ fn label(
                 (true, true) => return None,
             }
         }
-        Violation::LostWithTheLiving { .. } => Containment::Propagated,
+        Violation::LostWithTheLiving { .. } | Violation::StrayStores { .. } => {
+            Containment::Propagated
+        }
         Violation::LiveSetsDiffer { .. } => Containment::SplitView,
         Violation::Unnoticed { .. } if noticed => Containment::RecoveryFailed,
         Violation::Unnoticed { .. } => Containment::Missed,

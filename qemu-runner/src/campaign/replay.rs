@@ -12,10 +12,10 @@ use crate::commands::{judge, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::latency::Latencies;
+use crate::launch::Keep;
+use crate::launch::Serial;
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
-use crate::launch::Serial;
-use crate::launch::Keep;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 
@@ -52,7 +52,14 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
     };
     let machine = campaign.machine.get_ref().machine();
     let program = program(EmulatorArgument::Qemu, &machine)?;
-    let launch = prepare(program, machine, &arguments.images, Serial::Log, keep, &mut progress)?;
+    let launch = prepare(
+        program,
+        machine,
+        &arguments.images,
+        Serial::Log,
+        keep,
+        &mut progress,
+    )?;
     let detail = match trace {
         Some(_) => Detail::All,
         None => Detail::Events,

@@ -19,10 +19,10 @@ use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::workspace_root;
-use crate::observation::Observation;
-use crate::output::{Format, Progress, print_json, print_text};
 use crate::launch::Serial;
 use crate::launch::{Keep, Launch};
+use crate::observation::Observation;
+use crate::output::{Format, Progress, print_json, print_text};
 use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.

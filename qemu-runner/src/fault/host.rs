@@ -96,7 +96,10 @@ pub fn inject(
 /// [`Error::Channel`].
 pub fn thaw(emulator: &mut dyn Emulator, frozen: Frozen) -> Result<String> {
     let became = emulator.thaw(frozen.apic_id)?;
-    Ok(format!("CPU {} of cell {} {became}", frozen.cpu, frozen.cell))
+    Ok(format!(
+        "CPU {} of cell {} {became}",
+        frozen.cpu, frozen.cell
+    ))
 }
 
 fn victim(target: &Target<'_>, strike: &Strike) -> Result<CpuStatus> {

@@ -30,6 +30,8 @@ pub struct MachineView {
     pub cpus: usize,
     /// The guest's clock.
     pub clock: Clock,
+    /// Where the firewall's table lies.
+    pub firewall_table: PhysicalAddress,
 }
 
 /// What the monitor knows of a cell at one moment.
@@ -94,6 +96,9 @@ impl MachineView {
             regions: regions?,
             cpus,
             clock,
+            firewall_table: PhysicalAddress(
+                memory.read_u64(field(base, offset_of!(MachineRecord, firewall_table)))?,
+            ),
         }))
     }
 
@@ -180,6 +185,17 @@ impl MachineView {
                 _ => CpuState::Absent,
             },
         })
+    }
+
+    /// The cells that the firewall's table names as writers of a frame.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn writers(&self, memory: &GuestMemory, frame: Frame) -> Result<CellSet> {
+        let offset = frame.0 as usize * size_of::<u64>();
+        Ok(CellSet(
+            memory.read_u64(field(self.firewall_table, offset))?,
+        ))
     }
 
     /// The newest sealed epoch and its live set.

@@ -177,7 +177,10 @@ mod tests {
     #[test]
     fn versions_are_read_and_ordered() {
         let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
-        assert_eq!(parse_version(debian, "version "), Some(Version { major: 7, minor: 2 }));
+        assert_eq!(
+            parse_version(debian, "version "),
+            Some(Version { major: 7, minor: 2 })
+        );
         assert!(
             Version {
                 major: 10,

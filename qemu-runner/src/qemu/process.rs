@@ -160,7 +160,8 @@ impl Qemu {
     /// Puts what QEMU said before it ended in place of the channel's error.
     fn explain(&mut self, error: Error) -> Error {
         std::thread::sleep(Duration::from_millis(20));
-        let log = fs::read_to_string(self.files.directory.path().join("qemu.log")).unwrap_or_default();
+        let log =
+            fs::read_to_string(self.files.directory.path().join("qemu.log")).unwrap_or_default();
         match self.ended() {
             Ok(Some(status)) => Error::Qemu(format!("ended with {status}\n{}", log.trim_end())),
             _ => error,
