@@ -49,7 +49,7 @@ pub enum Command {
     Replay(Box<ReplayArguments>),
     /// Measure what things cost.
     Bench(Box<BenchArguments>),
-    /// Show what of QEMU and of this host works, and what to do about the rest.
+    /// Show what of the emulators and of this host works, and what to do about the rest.
     Doctor(DoctorArguments),
     /// Build the two images and say where they are.
     Build(ImageArguments),
@@ -237,7 +237,7 @@ pub struct BenchArguments {
 /// Arguments of `doctor`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct DoctorArguments {
-    /// Install QEMU if it is missing and that is possible.
+    /// Install QEMU, Bochs and what makes ISOs, where they are missing and that is possible.
     #[arg(long)]
     pub install: bool,
 }

@@ -105,8 +105,9 @@ impl Tools {
     }
 }
 
-/// An ELF file up to the end of its last segment, without sections: all that is loaded. The rest is
-/// for debuggers, and reading it by the firmware takes most of a boot. `None` if it is no such file.
+/// An ELF file up to the end of its last segment, without sections: all that is loaded. The rest
+/// is for debuggers, and reading it by the firmware takes most of a boot. `None` if it is no such
+/// file.
 ///
 /// The multiboot header has the addresses of its own, so the monitor needs no more either.
 fn loaded_part(file: &[u8]) -> Option<Vec<u8>> {

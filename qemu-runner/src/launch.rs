@@ -1,5 +1,6 @@
-//! What to start, and what every emulator that is started has: a private directory, and an end with
-//! the runner's.
+//! What to start.
+//!
+//! Every emulator that is started has a private directory, and ends with the runner.
 //!
 //! # Invariants
 //! 1. If the runner is killed, the kernel kills the emulator: it is started through `setpriv

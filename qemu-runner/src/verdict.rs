@@ -7,13 +7,17 @@ use cell::CellSet;
 use cell::id::CellId;
 use cell::machine::CellState;
 use cell::trace::Event;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
 use crate::guest::trace::Source;
 use crate::observation::{CellSnapshot, End, Observation};
+
+mod invariant;
+
+pub use invariant::Invariant;
 
 /// How a run came out.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -133,64 +137,6 @@ pub enum Violation {
         /// The fault.
         fault: &'static str,
     },
-}
-
-/// What a [`Violation`] speaks against.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Invariant {
-    /// The machine stays up.
-    MachineStaysUp,
-    /// Nobody dies but by a fault of its own.
-    NobodyElseDies,
-    /// No survivor takes wrong bytes for right ones.
-    NoWrongBytes,
-    /// Nobody writes what the firewall does not let it.
-    StoresStayInside,
-    /// Survivors decide alike.
-    OneLiveSet,
-    /// No work vanishes, and none is lost with the living.
-    WorkIsAccountedFor,
-    /// The survivors go on.
-    SurvivorsGoOn,
-    /// A cell that must die is expelled.
-    TheDeadAreNoticed,
-    /// A cell that died comes back.
-    TheDeadComeBack,
-    /// Every fault strikes.
-    EveryFaultStrikes,
-}
-
-impl Invariant {
-    /// Every invariant.
-    pub const ALL: [Self; 10] = [
-        Self::MachineStaysUp,
-        Self::NobodyElseDies,
-        Self::NoWrongBytes,
-        Self::StoresStayInside,
-        Self::OneLiveSet,
-        Self::WorkIsAccountedFor,
-        Self::SurvivorsGoOn,
-        Self::TheDeadAreNoticed,
-        Self::TheDeadComeBack,
-        Self::EveryFaultStrikes,
-    ];
-
-    /// For people.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::MachineStaysUp => "the machine stays up",
-            Self::NobodyElseDies => "nobody else dies",
-            Self::NoWrongBytes => "no survivor takes wrong bytes",
-            Self::StoresStayInside => "stores stay inside",
-            Self::OneLiveSet => "survivors decide alike",
-            Self::WorkIsAccountedFor => "no work vanishes",
-            Self::SurvivorsGoOn => "the survivors go on",
-            Self::TheDeadAreNoticed => "the dead are noticed",
-            Self::TheDeadComeBack => "the dead come back",
-            Self::EveryFaultStrikes => "every fault strikes",
-        }
-    }
 }
 
 /// A cell's share in a run.

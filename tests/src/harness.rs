@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cell::fault::InnerFault;
 use qemu_runner::experiment;
@@ -20,7 +21,7 @@ use qemu_runner::output::Progress;
 use qemu_runner::qemu::install::{self, Accelerator};
 use qemu_runner::session::Session;
 use qemu_runner::timeline;
-use qemu_runner::verdict::Verdict;
+use qemu_runner::verdict::{Verdict, Violation};
 use qemu_runner::watch::Detail;
 
 use crate::platform::Platform;
@@ -115,6 +116,31 @@ pub fn run_trial(platform: Platform, trial: &Trial) {
     let _turn = take_turn();
     let launch = launch_on(platform.program(), platform.machine(trial));
     (trial.check)(&experiment(&launch, &(trial.plan)()));
+}
+
+/// What a run must do in which nothing is enforced, so that the emulator's watch on stores is known
+/// to see any.
+///
+/// # Panics
+/// If the watch saw nothing, or the run was not judged by it.
+pub fn run_without_firewall() {
+    let _turn = take_turn();
+    let machine = Machine {
+        firewall: "off".into(),
+        ..Machine::default()
+    };
+    let launch = launch_on(Platform::NptBochs.program(), machine);
+    let plan = Plan {
+        bound: Duration::from_secs(2),
+        ..Plan::single(inner(InnerFault::WildWrite, 1))
+    };
+    let outcome = experiment(&launch, &plan);
+    let is_seen = |one: &Violation| matches!(one, Violation::StrayStores { .. });
+    assert!(
+        outcome.verdict.violations.iter().any(is_seen),
+        "{:#?}",
+        outcome.verdict
+    );
 }
 
 /// A fault from outside, in a cell.

@@ -157,7 +157,7 @@ const fn beyond_page_tables(fault: Fault) -> Option<&'static str> {
 }
 
 /// Bochs, looked for once, or why it is not to be had.
-fn bochs() -> &'static Result<bochs::install::Installation, String> {
+pub fn bochs() -> &'static Result<bochs::install::Installation, String> {
     static FOUND: OnceLock<Result<bochs::install::Installation, String>> = OnceLock::new();
     FOUND.get_or_init(|| bochs::install::ensure().map_err(|error| error.to_string()))
 }

@@ -1,8 +1,8 @@
 //! Bochs: finding it, starting it, and its debugger, by which everything is done to it.
 //!
 //! Bochs is slow and exact: its processors take turns on one thread, its time is counted in
-//! instructions, and two runs are the same to the bit. It has what QEMU's translator lacks (VMX with
-//! EPT), a second opinion on what it has (SVM), and a watch on every store.
+//! instructions, and two runs are the same to the bit. It has what QEMU's translator lacks (VMX
+//! with EPT), a second opinion on what it has (SVM), and a watch on every store.
 //!
 //! | module | what it holds |
 //! |---|---|

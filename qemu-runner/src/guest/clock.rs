@@ -1,8 +1,8 @@
 //! The guest's time, as seen from outside.
 //!
 //! Every cell publishes the time of its newest tick. A tick is seen outside some time after it
-//! happened, never before; so of many differences "emulator's clock less guest time" the smallest is the
-//! best, and it is off by no more than the shortest time between a tick and a look at it. Each cell
+//! happened, never before; so of many differences "emulator's clock less guest time" the smallest
+//! is the best, and it is off by no more than the shortest time between a tick and a look at it. Each cell
 //! gives one estimate; the lower median of them counts, so that a cell whose clock runs fast is not
 //! believed.
 //!
@@ -61,8 +61,8 @@ impl GuestClock {
         }
     }
 
-    /// The guest's time at `now` of the emulator's clock, in nanoseconds; the newest tick if nothing
-    /// else is known.
+    /// The guest's time at `now` of the emulator's clock, in nanoseconds; the newest tick if
+    /// nothing else is known.
     pub fn at(&self, now: Duration) -> u64 {
         let elapsed = now.as_nanos().cast_signed();
         let least = |cell: &Tracker| {

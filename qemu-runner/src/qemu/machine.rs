@@ -1,8 +1,8 @@
 //! A machine under QEMU, with the ways into it.
 //!
 //! qtest serves for memory and interrupts; where a QEMU has none, the gdb stub does the same at the
-//! price of a short stop. Both are connected before they are needed, the gdb stub only where a fault
-//! needs it, because connecting stops the machine.
+//! price of a short stop. Both are connected before they are needed, the gdb stub only where a
+//! fault needs it, because connecting stops the machine.
 
 use std::thread;
 use std::time::{Duration, Instant};
