@@ -2,9 +2,9 @@
 //!
 //! Every cell publishes the time of its newest tick. A tick is seen outside some time after it
 //! happened, never before; so of many differences "emulator's clock less guest time" the smallest
-//! is the best, and it is off by no more than the shortest time between a tick and a look at it. Each cell
-//! gives one estimate; the lower median of them counts, so that a cell whose clock runs fast is not
-//! believed.
+//! is the best, and it is off by no more than the shortest time between a tick and a look at it.
+//! Each cell gives one estimate; the lower median of them counts, so that a cell whose clock runs
+//! fast is not believed.
 //!
 //! # Not guaranteed
 //! While the machine is stopped (gdb) the guest's time stands still; what was learnt before is
