@@ -1,10 +1,10 @@
 //! A watch on stores, which no back end of the firewall can mislead.
 //!
 //! The emulator stops at every store to what it watches, whatever let it through. From a fault on,
-//! what the cell with the fault must not reach is watched: the monitor's code and constants, and of
-//! every other cell the code of its kernel and the second half of its memory, which a short run
-//! does not get to use. A store there is right if it is the home's own, or if the firewall's table names
-//! the writer for that frame.
+//! what the cell with the fault must not reach is watched: the monitor's code and constants, and
+//! of every other cell the code of its kernel and the second half of its memory, which a short run
+//! does not get to use. A store there is right if it is the home's own, or if the firewall's table
+//! names the writer for that frame.
 //!
 //! # Not guaranteed
 //! What the other cells use at the time is not watched: every store of theirs would stop the
