@@ -195,12 +195,10 @@ impl KernelLoader {
             set(directory, slot, pages.take() | PRESENT | WRITABLE);
         }
         self.map_image(plan, directory);
-        let window = match self.back_end {
-            BackEnd::Npt => self.own_window(&mut pages),
-            BackEnd::Paging | BackEnd::Off => self.nested[cell.index()].branch(),
-        };
-        set(root, WINDOW_SLOT, window);
-        if self.back_end != BackEnd::Npt {
+        if self.back_end.has_nested_paging() {
+            set(root, WINDOW_SLOT, self.own_window(&mut pages));
+        } else {
+            set(root, WINDOW_SLOT, self.nested[cell.index()].branch());
             map_hypercall_entry(&mut pages, root);
         }
         root

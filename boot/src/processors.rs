@@ -9,7 +9,7 @@ use acpi::madt::{Madt, MadtEntry};
 use acpi::rsdp::Rsdp;
 use acpi::{AcpiHandler, AcpiTables, PhysicalMapping};
 use cell::CPUS_MAX;
-use cell::machine::CpuState;
+use cell::standing::CpuState;
 use firewall::machine::cpu;
 use firewall::machine::lapic::{self, Command};
 use firewall::monitor::Monitor;
@@ -102,7 +102,7 @@ pub fn start_others(monitor: &Monitor) -> usize {
     }
     let absent = || {
         others()
-            .filter(|cpu| monitor.machine.cpu(cpu.id).state() == CpuState::Absent)
+            .filter(|cpu| monitor.machine.cpu(cpu.id).standing.state() == CpuState::Absent)
             .count()
     };
     let start = monitor.now();

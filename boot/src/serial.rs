@@ -11,11 +11,14 @@ use x86_64::instructions::port::Port;
 const DATA: u16 = 0x3f8;
 const LINE_STATUS: u16 = DATA + 5;
 const CAN_SEND: u8 = 1 << 5;
+const LINE_CONTROL: u16 = DATA + 3;
+const EIGHT_BITS: u8 = 0b11;
+const DIVISOR_ACCESS: u8 = 1 << 7;
 
 /// Reads of the line status before a byte is sent regardless.
 const READS_MAX: u32 = 100_000;
 
-/// The first serial port, as the firmware set it up.
+/// The first serial port.
 #[derive(Clone, Copy, Debug)]
 pub struct Serial;
 
@@ -28,6 +31,20 @@ impl Write for Serial {
             send(byte);
         }
         Ok(())
+    }
+}
+
+/// Sets the port to 115200 baud, eight bits, no parity: not every firmware does.
+pub fn prepare() {
+    let settings = [
+        (LINE_CONTROL, DIVISOR_ACCESS),
+        (DATA, 1),
+        (DATA + 1, 0),
+        (LINE_CONTROL, EIGHT_BITS),
+    ];
+    for (port, value) in settings {
+        // SAFETY: writing to the serial port's registers touches no memory.
+        unsafe { Port::<u8>::new(port).write(value) };
     }
 }
 

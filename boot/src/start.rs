@@ -12,9 +12,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use cell::address::PAGE_SIZE;
 use cell::machine::{self, CellState, MachineRecord};
 use cell::parameters::{Firewall, Parameters};
+use cell::standing::Arrival;
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Frame, FrameRange, PhysicalAddress, partition};
 use firewall::machine::paging::PagingBackEnd;
 use firewall::machine::svm;
+use firewall::machine::vmx::{self, VmxArea, VmxPage};
 use firewall::model::{FirewallTable, Homes};
 use firewall::monitor::{BackEnd, CellControl, Monitor, PerCpu, STACK_BYTES, life};
 use firewall::nested::{NestedTable, TablePage, pages_needed};
@@ -80,6 +82,7 @@ static MONITOR: Once<Monitor> = Once::new();
 /// # Safety
 /// Called once, under the entry contract of the crate, with EAX and EBX of the multiboot entry.
 pub unsafe fn boot_cpu(facts: &ImageFacts, magic: u32, information: u32) -> ! {
+    serial::prepare();
     tables::load_descriptors();
     mask_interrupt_controllers();
     // SAFETY: passed on from the caller; nothing was written but the image's own memory.
@@ -115,7 +118,7 @@ pub fn other_cpu(apic_id: u8) -> ! {
         ))
     });
     match found {
-        Some((monitor, cpu)) => life::live(monitor, cpu),
+        Some((monitor, cpu)) => life::live(monitor, cpu, Arrival::Reset),
         None => firewall::machine::cpu::halt_forever(),
     }
 }
@@ -138,7 +141,7 @@ fn run(monitor: &'static Monitor) -> ! {
         ));
     }
     machine.booted_at.store(monitor.now().0, Ordering::SeqCst);
-    life::live(monitor, &monitor.cpus[0])
+    life::live(monitor, &monitor.cpus[0], Arrival::Reset)
 }
 
 /// Why this machine is not divided.
@@ -147,7 +150,8 @@ enum Refusal {
     Partition(partition::PartitionError),
     Processors(processors::ProcessorsError),
     Image(firewall::monitor::LoadError),
-    BackEnd(&'static str),
+    Npt(&'static str),
+    Ept(vmx::Refusal),
     MonitorMemory,
 }
 
@@ -157,7 +161,8 @@ impl fmt::Display for Refusal {
             Self::Partition(error) => write!(f, "{error}"),
             Self::Processors(error) => write!(f, "{error}"),
             Self::Image(error) => write!(f, "{error}"),
-            Self::BackEnd(reason) => write!(f, "firewall=npt: {reason}"),
+            Self::Npt(reason) => write!(f, "firewall=npt: {reason}"),
+            Self::Ept(reason) => write!(f, "firewall=ept: {reason}"),
             Self::MonitorMemory => f.write_str("too little memory for the monitor itself"),
         }
     }
@@ -195,12 +200,17 @@ impl Builder<'_> {
         let table_pages: &'static [TablePage] =
             memory.slice(cells * pages, |_| TablePage::new())?;
         let nested = memory.slice(cells, |cell| {
-            NestedTable::new(&table_pages[cell * pages..(cell + 1) * pages], reach_end)
+            let pages = &table_pages[cell * pages..(cell + 1) * pages];
+            NestedTable::new(pages, reach_end, back_end.format())
         })?;
         let cpus_count = processors.apic_ids().len();
         let stacks = memory.stacks(cpus_count, STACK_BYTES)?;
+        let pages: &'static [VmxPage] = memory.slice(2 * cpus_count, |_| VmxPage::new())?;
+        let areas: &'static [VmxArea] = memory.slice(cpus_count, |index| {
+            VmxArea::new(&pages[2 * index], &pages[2 * index + 1])
+        })?;
         let cpus = memory.slice(cpus_count, |index| {
-            per_cpu(index, cells, &processors, stacks)
+            per_cpu(index, cells, &processors, stacks, &areas[index])
         })?;
         let controls = memory.slice(cells, |_| CellControl::default())?;
         let readable = memory.slice(READABLE_MAX, |_| FrameRange::default())?;
@@ -245,11 +255,15 @@ impl Builder<'_> {
     }
 
     fn choose_back_end(&self) -> Result<&'static dyn BackEnd, Refusal> {
-        match (self.parameters.firewall, svm::is_supported()) {
-            (Firewall::Npt | Firewall::Auto, Ok(())) => Ok(&svm::SvmBackEnd),
-            (Firewall::Npt, Err(reason)) => Err(Refusal::BackEnd(reason)),
-            (Firewall::Paging, _) | (Firewall::Auto, Err(_)) => Ok(&PagingBackEnd::ENFORCING),
-            (Firewall::Off, _) => Ok(&PagingBackEnd::OFF),
+        let npt: &'static dyn BackEnd = &svm::SvmBackEnd;
+        let ept: &'static dyn BackEnd = &vmx::VmxBackEnd;
+        match self.parameters.firewall {
+            Firewall::Npt => svm::is_supported().map(|()| npt).map_err(Refusal::Npt),
+            Firewall::Ept => vmx::is_supported().map(|()| ept).map_err(Refusal::Ept),
+            Firewall::Auto if svm::is_supported().is_ok() => Ok(npt),
+            Firewall::Auto if vmx::is_supported().is_ok() => Ok(ept),
+            Firewall::Auto | Firewall::Paging => Ok(&PagingBackEnd::ENFORCING),
+            Firewall::Off => Ok(&PagingBackEnd::OFF),
         }
     }
 
@@ -267,6 +281,8 @@ impl Builder<'_> {
         machine.cells_count = self.parameters.cells as u32;
         machine.cpus_count = cpus.len() as u32;
         machine.clock = clock::measure();
+        let first = self.parameters.standstill_microseconds * 1000;
+        machine.standstill.due.store(first, Ordering::SeqCst);
         machine.frames_count = writers.len() as u64;
         machine.firewall_table = PhysicalAddress(writers.as_ptr() as u64);
         machine.monitor = memory.used(self.facts.start.frame());
@@ -314,7 +330,13 @@ fn frames_of<T>(values: &[T]) -> FrameRange {
     }
 }
 
-fn per_cpu(index: usize, cells: usize, processors: &Processors, stacks: PhysicalAddress) -> PerCpu {
+fn per_cpu(
+    index: usize,
+    cells: usize,
+    processors: &Processors,
+    stacks: PhysicalAddress,
+    vmx: &'static VmxArea,
+) -> PerCpu {
     let count = processors.apic_ids().len();
     let cell = CellSet::first(cells)
         .iter()
@@ -329,6 +351,7 @@ fn per_cpu(index: usize, cells: usize, processors: &Processors, stacks: Physical
         index - start,
         processors.apic_ids()[index],
         stack_top,
+        vmx,
     )
 }
 

@@ -3,8 +3,9 @@
 //! Everything is mapped at its own address, by large pages: the first 4 GiB by the image's entry,
 //! in 32-bit mode, the rest of the memory in use by [`map_up_to`].
 //!
-//! Behind nested paging two interrupts can reach the monitor: an NMI, when `svm::enter` or
-//! `svm::park` opens the global interrupt flag, and a machine check there. Behind page tables,
+//! Behind NPT two interrupts can reach the monitor: an NMI, when `svm::enter` or `svm::park` opens
+//! the global interrupt flag, and a machine check there. Behind EPT they can come at any time, and
+//! each CPU gets tables of its own, with stacks for them (`vmx::host`). Behind page tables,
 //! ordinary interrupts reach it while it waits. All are dismissed; what they mean is read from
 //! memory afterwards. Any exception is the monitor's own bug: it is reported and this CPU stops,
 //! the others go on.

@@ -12,10 +12,12 @@
 //! | [`parameters`] | the boot parameters, parsed once for the monitor and for the runner |
 //! | [`partition`] | the arithmetic that divides CPUs and frames among cells |
 //! | [`machine`] | the monitor's record of all cells, read by every cell and by the runner |
+//! | [`standing`] | where a CPU is, and who may restart it |
 //! | [`membership`] | votes and seals: the one live set of each epoch |
 //! | [`public`] | the public area of a cell: what the others read |
 //! | [`handover`] | what the monitor tells a cell kernel at entry |
 //! | [`careful`] | the careful reference: reading another cell's memory without being harmed |
+//! | [`standstill`] | points of time at which the machine stands still for the runner |
 //! | [`trace`] | the record of what happened, which survives its cell |
 //! | [`fault`] | faults that a cell injects into itself when the host asks for it |
 //! | [`workload`] | the record in which a cell's workers account for every operation |
@@ -33,6 +35,8 @@ pub mod membership;
 pub mod parameters;
 pub mod partition;
 pub mod public;
+pub mod standing;
+pub mod standstill;
 pub mod time;
 pub mod trace;
 pub mod workload;

@@ -17,6 +17,8 @@ use crate::address::{Frame, FrameRange, PhysicalAddress};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::id::{CELLS_MAX, CPUS_MAX, CellId, CellSet, CpuId, Incarnation};
 use crate::membership::{Membership, WITNESS_SPAN};
+use crate::standing::Standing;
+use crate::standstill::Standstill;
 use crate::time::{Clock, Instant};
 use crate::trace::TraceRing;
 
@@ -27,7 +29,7 @@ pub const SYMBOL: &str = "HIVE_MACHINE";
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HIVEMACH");
 
 /// Raised whenever a layout in this crate changes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How the firewall is enforced.
 #[repr(u32)]
@@ -39,6 +41,8 @@ pub enum BackEnd {
     Paging = 2,
     /// Not at all: page tables in which every cell may write what all of them have.
     Off = 3,
+    /// Intel VMX with extended page tables.
+    Ept = 4,
 }
 
 impl BackEnd {
@@ -48,6 +52,7 @@ impl BackEnd {
             1 => Some(Self::Npt),
             2 => Some(Self::Paging),
             3 => Some(Self::Off),
+            4 => Some(Self::Ept),
             _ => None,
         }
     }
@@ -58,7 +63,13 @@ impl BackEnd {
             Self::Npt => "npt",
             Self::Paging => "paging",
             Self::Off => "off",
+            Self::Ept => "ept",
         }
+    }
+
+    /// Whether the processor walks tables of the monitor's behind each cell's own.
+    pub const fn has_nested_paging(self) -> bool {
+        matches!(self, Self::Npt | Self::Ept)
     }
 }
 
@@ -119,6 +130,8 @@ pub enum EvidenceKind {
     Panic = 10,
     /// A CPU of the cell left its life by INIT.
     Reset = 11,
+    /// A table of the monitor's that the processor could not use: no fault of the cell's.
+    MonitorFault = 12,
 }
 
 impl EvidenceKind {
@@ -136,6 +149,7 @@ impl EvidenceKind {
             9 => Self::MachineCheck,
             10 => Self::Panic,
             11 => Self::Reset,
+            12 => Self::MonitorFault,
             _ => Self::None,
         }
     }
@@ -144,7 +158,12 @@ impl EvidenceKind {
     pub const fn is_fatal(self) -> bool {
         matches!(
             self,
-            Self::Shutdown | Self::EntryRefused | Self::MachineCheck | Self::Panic | Self::Reset
+            Self::Shutdown
+                | Self::EntryRefused
+                | Self::MachineCheck
+                | Self::Panic
+                | Self::Reset
+                | Self::MonitorFault
         )
     }
 }
@@ -264,29 +283,6 @@ impl Default for CellEntry {
     }
 }
 
-/// Where a CPU is.
-#[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CpuState {
-    /// It never started.
-    Absent = 0,
-    /// In the monitor, waiting to be given to a life of its cell.
-    Parked = 1,
-    /// It runs the cell kernel.
-    Running = 2,
-}
-
-impl CpuState {
-    /// Decodes a stored state; anything unknown reads as absent.
-    pub const fn from_raw(raw: u32) -> Self {
-        match raw {
-            1 => Self::Parked,
-            2 => Self::Running,
-            _ => Self::Absent,
-        }
-    }
-}
-
 /// One CPU, as the monitor sees it.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -295,10 +291,8 @@ pub struct CpuEntry {
     pub cell: AtomicU32,
     /// Its local APIC's identifier.
     pub apic_id: AtomicU32,
-    /// A [`CpuState`].
-    pub state: AtomicU32,
-    /// The life of the cell that it runs, or last ran.
-    pub incarnation: AtomicU32,
+    /// Where the CPU is, and the life of its cell that it runs, or last ran.
+    pub standing: Standing,
     /// Kicks (NMIs that ask it to enter the monitor) sent to it.
     pub kicks: AtomicU64,
     /// The value of `kicks` when it last was in the monitor: equal means that it holds no older
@@ -324,8 +318,7 @@ impl CpuEntry {
         Self {
             cell: AtomicU32::new(0),
             apic_id: AtomicU32::new(0),
-            state: AtomicU32::new(0),
-            incarnation: AtomicU32::new(0),
+            standing: Standing::new(),
             kicks: AtomicU64::new(0),
             kicks_seen: AtomicU64::new(0),
             exits: AtomicU64::new(0),
@@ -366,11 +359,6 @@ impl CpuEntry {
         self.accused_clock.load(Ordering::SeqCst) == clock
             || self.accused_hypercalls.load(Ordering::SeqCst)
                 == self.hypercalls.load(Ordering::SeqCst)
-    }
-
-    /// Where the CPU is.
-    pub fn state(&self) -> CpuState {
-        CpuState::from_raw(self.state.load(Ordering::Acquire))
     }
 }
 
@@ -413,6 +401,8 @@ pub struct MachineRecord {
     pub cells: [CellEntry; CELLS_MAX],
     /// The CPUs.
     pub cpus: [CpuEntry; CPUS_MAX],
+    /// When the machine stands still for the runner.
+    pub standstill: Standstill,
     /// Votes, seals and the live set.
     pub membership: Membership,
     /// What the monitor saw.
@@ -508,6 +498,7 @@ impl MachineRecord {
             booted_at: AtomicU64::new(0),
             cells: [const { CellEntry::new() }; CELLS_MAX],
             cpus: [const { CpuEntry::new() }; CPUS_MAX],
+            standstill: Standstill::new(),
             membership: Membership::new(),
             trace: TraceRing::new(),
         }

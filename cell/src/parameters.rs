@@ -15,6 +15,8 @@ pub enum Firewall {
     Auto,
     /// AMD SVM with nested page tables.
     Npt,
+    /// Intel VMX with extended page tables.
+    Ept,
     /// Page tables only.
     Paging,
     /// Nothing is enforced; to measure what enforcing costs, and to see what it is for.
@@ -46,10 +48,13 @@ impl Discard {
 pub struct Parameters {
     /// `cells=`: how many cells, 1 to 64.
     pub cells: usize,
-    /// `firewall=auto|npt|paging|off`.
+    /// `firewall=auto|npt|ept|paging|off`.
     pub firewall: Firewall,
     /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
     pub settings: Settings,
+    /// `standstill=`: when the machine first stands still for the runner, in microseconds; 0 for
+    /// never.
+    pub standstill_microseconds: u64,
 }
 
 impl Parameters {
@@ -68,6 +73,7 @@ impl Parameters {
             reserved: 0,
             seed: 1995,
         },
+        standstill_microseconds: 0,
     };
 
     /// The keys, their values and what they mean, for help and error texts.
@@ -75,7 +81,7 @@ impl Parameters {
         ("cells", "1 to 64: how many cells"),
         (
             "firewall",
-            "auto, npt, paging or off: how the firewall is enforced",
+            "auto, npt, ept, paging or off: how the firewall is enforced",
         ),
         ("tick", "250 to 10000: microseconds between timer ticks"),
         (
@@ -97,6 +103,10 @@ impl Parameters {
             "0 to 1000000: microseconds for which a worker rests after each operation",
         ),
         ("seed", "a number: seed of the workload"),
+        (
+            "standstill",
+            "0 to 1000000000: microseconds until the machine first waits for the runner; 0: never",
+        ),
     ];
 
     /// Parses a command line.
@@ -138,6 +148,7 @@ impl Parameters {
                 self.firewall = match value {
                     "auto" => Firewall::Auto,
                     "npt" => Firewall::Npt,
+                    "ept" => Firewall::Ept,
                     "paging" => Firewall::Paging,
                     "off" => Firewall::Off,
                     _ => return None,
@@ -156,6 +167,7 @@ impl Parameters {
             }
             "workers" => settings.workers = number(value, 0, 16)? as u32,
             "rest" => settings.rest_microseconds = number(value, 0, 1_000_000)? as u32,
+            "standstill" => self.standstill_microseconds = number(value, 0, 1_000_000_000)?,
             "seed" => settings.seed = number(value, 0, u64::MAX)?,
             _ => return None,
         }
@@ -217,6 +229,20 @@ mod tests {
     fn an_empty_line_gives_the_defaults() {
         assert_eq!(Parameters::parse(""), Ok(Parameters::DEFAULT));
         assert_eq!(Parameters::parse("hive-monitor"), Ok(Parameters::DEFAULT));
+    }
+
+    #[test]
+    fn every_back_end_has_a_word() {
+        for (word, firewall) in [
+            ("auto", Firewall::Auto),
+            ("npt", Firewall::Npt),
+            ("ept", Firewall::Ept),
+            ("paging", Firewall::Paging),
+            ("off", Firewall::Off),
+        ] {
+            let line = std::format!("image firewall={word}");
+            assert_eq!(Parameters::parse(&line).unwrap().firewall, firewall);
+        }
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct PublicHeader {
     pub stall: AtomicU64,
     /// A word that a measurement bounces between two cells.
     pub bounce: AtomicU64,
+    /// How many threads waited for a CPU at the newest timer tick.
+    pub load: AtomicU64,
 }
 
 /// Bytes of epitaph text.

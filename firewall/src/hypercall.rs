@@ -1,10 +1,10 @@
 //! The hypercalls: what a cell kernel may ask of the monitor, and what it is answered.
 //!
 //! # Calling convention
-//! Behind NPT the kernel executes `VMMCALL`; behind page tables it calls the entry that the
-//! handover block names. Either way: RAX holds the number, RDI, RSI, RDX, RCX up to four arguments.
-//! On return RAX holds a [`Status`], RDX the value; every other register is kept. A hypercall never
-//! blocks, and takes time bounded by its arguments ([`FRAMES_PER_CALL_MAX`]).
+//! Behind NPT the kernel executes `VMMCALL`, behind EPT `VMCALL`; behind page tables it calls the
+//! entry that the handover block names. Either way: RAX holds the number, RDI, RSI, RDX, RCX up to
+//! four arguments. On return RAX holds a [`Status`], RDX the value; every other register is kept. A
+//! hypercall never blocks, and takes time bounded by its arguments ([`FRAMES_PER_CALL_MAX`]).
 //!
 //! # Rights
 //! The monitor knows the calling cell; no argument names it. A call that the cell had no right to
@@ -27,8 +27,9 @@ pub const VECTOR_TIMER: u8 = 0xf2;
 /// "interrupt" a second time when the CPU happens to leave its inner loop next, and other types
 /// must name an exception.
 pub const VECTOR_BUS_ERROR: u8 = 13;
-/// The error code of a bus error. No selector that a kernel here uses gives it.
-pub const BUS_ERROR_CODE: u32 = 0xb05e;
+/// The error code of a bus error. No selector that a kernel here uses gives it. Below 8000h:
+/// manuals of VMX up to 2022 forbid bit 15 in an error code that an entry delivers.
+pub const BUS_ERROR_CODE: u32 = 0x305e;
 /// Vector of a kick behind page tables, where an NMI is the kernel's. Its handler ends it by
 /// `LapicWrite`, and thereby enters the monitor, which is all that a kick asks for.
 pub const VECTOR_KICK: u8 = 0xf6;

@@ -13,9 +13,10 @@ use loom::thread;
 use cell::{CELLS_MAX, CellId, CellSet, Frame, FrameRange};
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::format::{WRITABLE, X86};
 use crate::grants::Grants;
 use crate::model::{FirewallTable, Homes};
-use crate::nested::{Access, DIRTY, Exhausted, NestedTable, TablePage, WRITABLE, pages_needed};
+use crate::nested::{Access, Exhausted, NestedTable, TablePage, pages_needed};
 
 const PREEMPTIONS: usize = 3;
 const GIB: u64 = 1 << 30;
@@ -47,7 +48,7 @@ impl Table {
             .collect();
         let pages: &'static mut [TablePage] = Box::leak(pages.into_boxed_slice());
         let memory: *mut [TablePage] = pages;
-        let nested = NestedTable::new(pages, GIB);
+        let nested = NestedTable::new(pages, GIB, &X86);
         nested.reset();
         nested
             .set_range(STRETCH, Access::Read)
@@ -222,7 +223,7 @@ fn a_revoke_keeps_the_record_of_a_last_store() {
             |table| {
                 // A store: the processor marks the entry only while it may be written.
                 let entry = table.nested.small_leaf(FRAME).expect("split");
-                let mark = |bits| (bits & WRITABLE != 0).then_some(bits | DIRTY);
+                let mark = |bits| (bits & WRITABLE != 0).then_some(bits | X86::DIRTY);
                 let order = Ordering::SeqCst;
                 entry.fetch_update(order, order, mark).is_ok()
             },
@@ -246,7 +247,7 @@ fn what_another_cpu_does_to_a_neighbour_disturbs_nothing() {
                 Ok(())
             },
             |table| {
-                table.walk(FRAME, DIRTY);
+                table.walk(FRAME, X86::DIRTY);
                 Ok(())
             },
         ],
@@ -265,7 +266,7 @@ fn a_table_that_is_closed_during_a_grant_stays_closed_and_tells_what_was_written
         1,
         |table| {
             grant(table, FRAME).expect("one split");
-            table.walk(FRAME, DIRTY);
+            table.walk(FRAME, X86::DIRTY);
         },
         &[
             |table| {

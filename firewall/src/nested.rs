@@ -1,9 +1,9 @@
-//! Nested tables: what one cell can reach, in the format of x86-64 page tables.
+//! Nested tables: what one cell can reach.
 //!
-//! One table per cell, in monitor memory, guest-physical equal to host-physical. The NPT back end
-//! hangs it under the root of the nested walk, the paging back end under the physical window of the
-//! cell's own tables: the format is the same (AMD64 Architecture Programmer's Manual, volume 2,
-//! rev. 3.41, 5.3 and 15.25.5), so one structure serves both.
+//! One table per cell, in monitor memory, guest-physical equal to host-physical. The NPT and EPT
+//! back ends hang it under the root of the nested walk, the paging back end under the physical
+//! window of the cell's own tables. The levels are the same everywhere; what the bits of an entry
+//! mean is the back end's [`Format`].
 //!
 //! Uniform stretches are mapped by 2 MiB pages; the first 4 KiB entry in a stretch splits it. Pages
 //! for the lower level come from a pool that is set aside at boot.
@@ -26,23 +26,12 @@ use cell::address::PAGE_SIZE;
 use cell::{Frame, FrameRange, PhysicalAddress};
 
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::format::{ADDRESS, Format, LARGE, PRESENT, WITHHELD, WRITABLE};
 
 /// Entries of one page. The model checker's large pages are small.
 const ENTRIES: usize = if cfg!(loom) { 2 } else { 512 };
 const GIB: u64 = 1 << 30;
 const LARGE_PAGE_FRAMES: u64 = ENTRIES as u64;
-
-const PRESENT: u64 = 1 << 0;
-pub(crate) const WRITABLE: u64 = 1 << 1;
-/// Nested walks are user accesses (15.25.5).
-const USER: u64 = 1 << 2;
-pub(crate) const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
-/// The right to write is withheld for a time. Free for software; no processor looks at it.
-const WITHHELD: u64 = 1 << 9;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const BRANCH: u64 = PRESENT | WRITABLE | USER;
 
 /// What a cell may do with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,17 +44,6 @@ pub enum Access {
     Write,
     /// Load, store and fetch instructions.
     Own,
-}
-
-impl Access {
-    const fn bits(self) -> u64 {
-        match self {
-            Self::Absent => 0,
-            Self::Read => PRESENT | USER | NO_EXECUTE,
-            Self::Write => PRESENT | USER | WRITABLE | NO_EXECUTE,
-            Self::Own => PRESENT | USER | WRITABLE,
-        }
-    }
 }
 
 /// One page of a table.
@@ -135,6 +113,7 @@ pub const fn pages_needed(bytes: u64, splits: usize) -> usize {
 /// The nested table of one cell.
 #[derive(Debug)]
 pub struct NestedTable {
+    format: &'static dyn Format,
     root: &'static TablePage,
     /// The third level: one entry per GiB.
     upper: &'static TablePage,
@@ -147,7 +126,7 @@ pub struct NestedTable {
 impl NestedTable {
     /// A closed table over `bytes` bytes in `pages`, of which there are [`pages_needed`]. The range
     /// is at most 512 GiB.
-    pub fn new(pages: &'static [TablePage], bytes: u64) -> Self {
+    pub fn new(pages: &'static [TablePage], bytes: u64, format: &'static dyn Format) -> Self {
         let gibibytes = bytes.div_ceil(GIB) as usize;
         assert!(
             gibibytes <= ENTRIES && pages.len() > 2 + gibibytes,
@@ -156,6 +135,7 @@ impl NestedTable {
         let (top, rest) = pages.split_at(2);
         let (directories, pool) = rest.split_at(gibibytes);
         Self {
+            format,
             root: &top[0],
             upper: &top[1],
             directories,
@@ -172,7 +152,12 @@ impl NestedTable {
     /// The entry that hangs the whole table under a root of somebody else's (the paging back end's
     /// window).
     pub fn branch(&self) -> u64 {
-        self.upper.address().0 | BRANCH
+        self.lead_to(self.upper)
+    }
+
+    /// An entry that leads to `page`.
+    fn lead_to(&self, page: &TablePage) -> u64 {
+        page.address().0 | self.format.branch()
     }
 
     /// Forgets every mapping. Only for a table that no CPU uses: closed, and its CPUs fenced.
@@ -182,7 +167,7 @@ impl NestedTable {
             directory.clear();
             self.upper
                 .entry(index)
-                .store(directory.address().0 | BRANCH, Ordering::Relaxed);
+                .store(self.lead_to(directory), Ordering::Relaxed);
         }
         self.pool_used.store(0, Ordering::SeqCst);
     }
@@ -231,9 +216,21 @@ impl NestedTable {
         };
         let bits = match access {
             Access::Absent => 0,
-            _ => frame.start().0 | access.bits(),
+            _ => frame.start().0 | self.format.leaf(access),
         };
         entry.store(bits, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Lets the registers of a device that lie in `frame` be loaded.
+    ///
+    /// # Errors
+    /// [`Exhausted`], with nothing changed.
+    pub fn show_device(&self, frame: Frame) -> Result<(), Exhausted> {
+        if let Some(entry) = self.leaf_for_change(frame)? {
+            let bits = frame.start().0 | self.format.device();
+            entry.store(bits, Ordering::SeqCst);
+        }
         Ok(())
     }
 
@@ -276,11 +273,11 @@ impl NestedTable {
                 .is_ok()
         };
         let large = frame.0 / LARGE_PAGE_FRAMES * LARGE_PAGE_FRAMES * PAGE_SIZE;
-        if open(directory, large | access.bits() | LARGE) {
+        if open(directory, large | self.format.leaf(access) | LARGE) {
             return;
         }
         if let Some(entry) = self.small_leaf(frame) {
-            open(entry, frame.start().0 | access.bits());
+            open(entry, frame.start().0 | self.format.leaf(access));
         }
     }
 
@@ -288,7 +285,7 @@ impl NestedTable {
     /// their own are tracked; a large page says `false`, and no grant is ever made by one.
     pub fn is_written(&self, frame: Frame) -> bool {
         self.small_leaf(frame)
-            .is_some_and(|entry| entry.load(Ordering::SeqCst) & DIRTY != 0)
+            .is_some_and(|entry| entry.load(Ordering::SeqCst) & self.format.dirty() != 0)
     }
 
     /// What the table says of `frame` now (not what a processor may still hold).
@@ -303,16 +300,7 @@ impl NestedTable {
         } else {
             upper
         };
-        match (
-            bits & PRESENT != 0,
-            bits & WRITABLE != 0,
-            bits & NO_EXECUTE != 0,
-        ) {
-            (false, _, _) => Access::Absent,
-            (true, false, _) => Access::Read,
-            (true, true, true) => Access::Write,
-            (true, true, false) => Access::Own,
-        }
+        self.format.access(bits)
     }
 
     fn set_large(&self, start: Frame, access: Access) -> bool {
@@ -321,7 +309,7 @@ impl NestedTable {
         };
         let bits = match access {
             Access::Absent => 0,
-            _ => start.start().0 | access.bits() | LARGE,
+            _ => start.start().0 | self.format.leaf(access) | LARGE,
         };
         // What was split before goes by its entries.
         let change = |old| (!is_split(old)).then_some(bits);
@@ -369,7 +357,7 @@ impl NestedTable {
         let change = |old| {
             (!is_split(old)).then(|| {
                 page.fill_from(old);
-                page.address().0 | BRANCH
+                self.lead_to(page)
             })
         };
         // Tried again when the processor marked the large page meanwhile. If another CPU was
@@ -391,14 +379,21 @@ const _: () = assert!(LARGE_PAGE_FRAMES * PAGE_SIZE == LARGE_PAGE_SIZE);
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::format::{Ept, X86};
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    const FORMATS: [&dyn Format; 2] = [&X86, &Ept];
+
     fn table(splits: usize) -> NestedTable {
+        table_in(&X86, splits)
+    }
+
+    fn table_in(format: &'static dyn Format, splits: usize) -> NestedTable {
         let pages: Vec<_> = (0..pages_needed(GIB, splits))
             .map(|_| TablePage::new())
             .collect();
-        let table = NestedTable::new(Vec::leak(pages), GIB);
+        let table = NestedTable::new(Vec::leak(pages), GIB, format);
         table.reset();
         table.open();
         table
@@ -439,17 +434,51 @@ mod tests {
 
     #[test]
     fn write_protection_keeps_the_dirty_bit_and_a_new_grant_clears_it() {
-        let table = table(2);
-        table.set(Frame(5), Access::Write).expect("one split");
+        for format in FORMATS {
+            let table = table_in(format, 2);
+            table.set(Frame(5), Access::Write).expect("one split");
+            store(&table, Frame(5));
+            table.write_protect(Frame(5));
+            assert_eq!(table.access(Frame(5)), Access::Read);
+            assert!(table.is_written(Frame(5)));
+            table.set(Frame(5), Access::Write).expect("split already");
+            assert!(!table.is_written(Frame(5)));
+        }
+    }
+
+    /// As the processor does when the cell stores to `frame`.
+    fn store(table: &NestedTable, frame: Frame) {
         table
-            .small_leaf(Frame(5))
+            .small_leaf(frame)
             .expect("split")
-            .fetch_or(DIRTY, Ordering::SeqCst);
-        table.write_protect(Frame(5));
-        assert_eq!(table.access(Frame(5)), Access::Read);
-        assert!(table.is_written(Frame(5)));
-        table.set(Frame(5), Access::Write).expect("split already");
-        assert!(!table.is_written(Frame(5)));
+            .fetch_or(table.format.dirty(), Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_large_page_is_split_into_what_it_said() {
+        for format in FORMATS {
+            let table = table_in(format, 1);
+            table
+                .set_range(frames(0, 512), Access::Own)
+                .expect("no split needed");
+            table.set(Frame(7), Access::Read).expect("one split");
+            let neighbour = table.small_leaf(Frame(6)).expect("split");
+            let expected = Frame(6).start().0 | format.leaf(Access::Own);
+            assert_eq!(neighbour.load(Ordering::SeqCst), expected);
+        }
+    }
+
+    #[test]
+    fn the_registers_of_a_device_are_loaded_past_the_caches() {
+        for format in FORMATS {
+            let table = table_in(format, 1);
+            table.show_device(Frame(9)).expect("one split");
+            assert_eq!(table.access(Frame(9)), Access::Read);
+            let entry = table.small_leaf(Frame(9)).expect("split");
+            let bits = entry.load(Ordering::SeqCst);
+            assert_eq!(bits & !ADDRESS, format.device());
+            assert_ne!(format.device(), format.leaf(Access::Read));
+        }
     }
 
     #[test]
@@ -473,10 +502,7 @@ mod tests {
     fn a_closed_table_still_tells_what_was_written() {
         let table = table(1);
         table.set(Frame(9), Access::Write).expect("one split");
-        table
-            .small_leaf(Frame(9))
-            .expect("split")
-            .fetch_or(DIRTY, Ordering::SeqCst);
+        store(&table, Frame(9));
         table.close();
         assert_eq!(table.root.entry(0).load(Ordering::SeqCst), 0);
         assert!(table.is_written(Frame(9)));
@@ -521,9 +547,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_setting_of_a_frame_counts(
+            format in prop::sample::select(&FORMATS[..]),
             settings in prop::collection::vec((0u64..2048, 1u64..1200, any_access()), 1..12)
         ) {
-            let table = table(8);
+            let table = table_in(format, 8);
             let mut expected = HashMap::new();
             for (start, count, access) in settings {
                 table.set_range(frames(start, count), access).expect("pool is large enough");

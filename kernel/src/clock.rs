@@ -1,10 +1,10 @@
 //! The cell's view of the machine's one clock.
 //!
 //! # Not guaranteed
-//! That the clock is right: `sw.fast_clock` makes this cell's run too fast, from the moment of the
-//! fault on. The other cells are not touched by it.
+//! That the clock is right: an injected fault can make this cell's go [`Wrong`], from that moment
+//! on. The other cells are not touched by it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use cell::Instant;
@@ -50,10 +50,29 @@ impl Rate {
 
 static RATE: Once<Rate> = Once::new();
 
-/// How many times too fast the clock runs (`sw.fast_clock`); 1 in health.
-static FACTOR: AtomicU64 = AtomicU64::new(1);
-/// When it began to.
-static FAST_SINCE: AtomicU64 = AtomicU64::new(0);
+/// How a clock goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wrong {
+    /// It runs so many times too fast (`sw.fast_clock`).
+    Fast(u64),
+    /// It runs so many times too slowly (`clock.slow`).
+    Slow(u64),
+    /// It stands still for so long, and is right again after it (`clock.stall`).
+    Stalled(Duration),
+    /// It jumps ahead (`clock.skew`).
+    Ahead(Duration),
+}
+
+/// The clock was right so far.
+static IS_RIGHT: AtomicBool = AtomicBool::new(true);
+/// When it went wrong, and what it showed then.
+static RIGHT_THEN: AtomicU64 = AtomicU64::new(0);
+static SHOWN_THEN: AtomicU64 = AtomicU64::new(0);
+/// How many times too fast it runs since, and how many times too slowly.
+static TIMES: AtomicU64 = AtomicU64::new(1);
+static PARTS: AtomicU64 = AtomicU64::new(1);
+/// Until when it stands still, by the right time.
+static STILL_UNTIL: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the rate, once, before anything asks for the time.
 pub fn set_up(clock: Clock) {
@@ -70,14 +89,29 @@ pub fn cycles() -> u64 {
 /// Now, by this cell's clock.
 #[inline]
 pub fn now() -> Instant {
-    let right = RATE.get().map_or(Instant(0), |rate| rate.instant(cycles()));
-    match FACTOR.load(Ordering::Relaxed) {
-        1 => right,
-        factor => {
-            let since = FAST_SINCE.load(Ordering::Relaxed);
-            Instant(since.saturating_add(right.0.saturating_sub(since).saturating_mul(factor)))
-        }
+    let right = right();
+    if IS_RIGHT.load(Ordering::Acquire) {
+        right
+    } else {
+        wrong(right)
     }
+}
+
+fn right() -> Instant {
+    RATE.get().map_or(Instant(0), |rate| rate.instant(cycles()))
+}
+
+/// What a clock that went wrong shows instead of the right time.
+#[cold]
+fn wrong(right: Instant) -> Instant {
+    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+    let shown = load(&SHOWN_THEN);
+    if right.0 < load(&STILL_UNTIL) {
+        return Instant(shown);
+    }
+    let since = u128::from(right.0.saturating_sub(load(&RIGHT_THEN)));
+    let since = since * u128::from(load(&TIMES)) / u128::from(load(&PARTS));
+    Instant(shown.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
 }
 
 /// How many counter cycles `span` lasts.
@@ -85,15 +119,33 @@ pub fn cycles_of(span: Duration) -> u64 {
     RATE.get().map_or(0, |rate| rate.cycles(span))
 }
 
-/// How many times too fast the clock runs; 1 in health. Ticks come as much more often.
-pub fn factor() -> u64 {
-    FACTOR.load(Ordering::Relaxed)
+/// A span of this cell's clock by the right one: ticks keep to the clock of their cell.
+pub fn by_the_right_one(span: Duration) -> Duration {
+    if IS_RIGHT.load(Ordering::Acquire) {
+        return span;
+    }
+    let (times, parts) = (TIMES.load(Ordering::Relaxed), PARTS.load(Ordering::Relaxed));
+    let small = |factor: u64| u32::try_from(factor).unwrap_or(u32::MAX);
+    (span / small(times)).saturating_mul(small(parts))
 }
 
-/// Makes the clock run `factor` times too fast from now on (`sw.fast_clock`).
-pub fn run_fast(factor: u64) {
-    FAST_SINCE.store(now().0, Ordering::Relaxed);
-    FACTOR.store(factor.max(1), Ordering::Relaxed);
+/// Makes the clock go wrong from now on.
+pub fn go_wrong(how: Wrong) {
+    let (right, shown) = (right().0, now().0);
+    let nanoseconds = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let (mut times, mut parts, mut still, mut ahead) = (1, 1, 0, 0);
+    match how {
+        Wrong::Fast(factor) => times = factor.max(1),
+        Wrong::Slow(factor) => parts = factor.max(1),
+        Wrong::Stalled(span) => still = right.saturating_add(nanoseconds(span)),
+        Wrong::Ahead(span) => ahead = nanoseconds(span),
+    }
+    RIGHT_THEN.store(right, Ordering::Relaxed);
+    SHOWN_THEN.store(shown.saturating_add(ahead), Ordering::Relaxed);
+    TIMES.store(times, Ordering::Relaxed);
+    PARTS.store(parts, Ordering::Relaxed);
+    STILL_UNTIL.store(still, Ordering::Relaxed);
+    IS_RIGHT.store(false, Ordering::Release);
 }
 
 /// Waits for `span` by the counter, without giving the CPU away. For hardware waits of

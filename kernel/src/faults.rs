@@ -11,16 +11,18 @@
 //! 2. A request that an earlier life of the cell left behind is not carried out.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 
-use cell::Incarnation;
-use cell::fault::{FaultRequest, InnerFault};
+use cell::fault::{Attributes, FaultRequest, InnerFault};
 use cell::public::FAULT_OFFSET;
 use cell::trace::Event;
+use cell::{CellSet, Incarnation};
 
 use crate::calls::rings;
+use crate::clock::Wrong;
 use crate::memory::window;
 use crate::own::own;
-use crate::{clock, hints, misdeeds, thread, trace};
+use crate::{clock, hints, hooks, misdeeds, thread, trace};
 
 /// What is injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +33,16 @@ pub struct Injection {
     pub argument: u64,
     /// For everything that is drawn at random.
     pub seed: u64,
+    /// Of what passes a hook, which are struck.
+    pub attributes: Attributes,
+    /// For messages: the cells that they go to; empty for all.
+    pub to: CellSet,
+    /// For messages: the number of their operation; 0 for all.
+    pub operation: u32,
+    /// For threads: their name, as [`FaultRequest::program`] has it.
+    pub program: [u64; 2],
+    /// For threads: so long they run first, in nanoseconds.
+    pub run_time: u64,
 }
 
 /// The sequence number of the request that was carried out last.
@@ -60,18 +72,27 @@ pub fn set_up() {
     }
 }
 
-/// Asks for a fault of this cell, as the host would.
-pub fn ask(injection: Injection) {
+/// Asks for a fault of this cell, as the host would, with nothing said beyond its argument.
+pub fn ask(fault: InnerFault, argument: u64, seed: u64) {
     let request = request();
-    request
-        .fault
-        .store(injection.fault as u32, Ordering::Relaxed);
-    request
-        .argument
-        .store(injection.argument, Ordering::Relaxed);
-    request.seed.store(injection.seed, Ordering::Relaxed);
+    request.fault.store(fault as u32, Ordering::Relaxed);
+    request.argument.store(argument, Ordering::Relaxed);
+    request.seed.store(seed, Ordering::Relaxed);
     request.at.store(0, Ordering::Relaxed);
     request.after_event.store(0, Ordering::Relaxed);
+    for word in [&request.probability, &request.interval, &request.operation] {
+        word.store(0, Ordering::Relaxed);
+    }
+    let [first, second] = &request.program;
+    for word in [
+        &request.space,
+        &request.to,
+        first,
+        second,
+        &request.run_time,
+    ] {
+        word.store(0, Ordering::Relaxed);
+    }
     request.sequence.fetch_add(1, Ordering::Release);
 }
 
@@ -125,20 +146,46 @@ fn carry_out(sequence: u32, fault: InnerFault) {
         return;
     }
     DUE.store(false, Ordering::Release);
-    let injection = Injection {
-        fault,
-        argument: request().argument.load(Ordering::Relaxed),
-        seed: request().seed.load(Ordering::Relaxed),
-    };
+    let injection = injection(fault);
     trace::record(Event::Injected, fault as u64, injection.argument);
     inject(injection);
+}
+
+/// What the request says of a fault.
+fn injection(fault: InnerFault) -> Injection {
+    let request = request();
+    let [first, second] = &request.program;
+    let argument = request.argument.load(Ordering::Relaxed);
+    Injection {
+        fault,
+        argument,
+        seed: request.seed.load(Ordering::Relaxed),
+        attributes: Attributes {
+            probability: request.probability.load(Ordering::Relaxed),
+            interval: request.interval.load(Ordering::Relaxed),
+            space: request.space.load(Ordering::Relaxed),
+            ..Attributes::new(argument.max(1))
+        },
+        to: CellSet(request.to.load(Ordering::Relaxed)),
+        operation: request.operation.load(Ordering::Relaxed),
+        program: [first, second].map(|word| word.load(Ordering::Relaxed)),
+        run_time: request.run_time.load(Ordering::Relaxed),
+    }
 }
 
 fn inject(injection: Injection) {
     match injection.fault {
         InnerFault::Panic => panic!("fault injection: sw.panic"),
         InnerFault::InterruptsOff => misdeeds::stop_this_cpu(),
-        InnerFault::FastClock => clock::run_fast(injection.argument),
+        InnerFault::FastClock => clock::go_wrong(Wrong::Fast(injection.argument)),
+        InnerFault::SlowClock => clock::go_wrong(Wrong::Slow(injection.argument)),
+        InnerFault::ClockStall => clock::go_wrong(Wrong::Stalled(match injection.argument {
+            0 => Duration::MAX,
+            milliseconds => Duration::from_millis(milliseconds),
+        })),
+        InnerFault::ClockSkew => {
+            clock::go_wrong(Wrong::Ahead(Duration::from_micros(injection.argument)));
+        }
         InnerFault::Loop
         | InnerFault::StackOverflow
         | InnerFault::WildWrite
@@ -148,7 +195,10 @@ fn inject(injection: Injection) {
         InnerFault::RpcDrop
         | InnerFault::RpcDuplicate
         | InnerFault::RpcCorrupt
-        | InnerFault::RpcDelay => rings::order_mischief(injection),
+        | InnerFault::RpcDelay
+        | InnerFault::RpcReorder => rings::order_mischief(injection),
+        InnerFault::InterruptLost => hooks::lose_interrupts(injection),
+        InnerFault::ProgramKill => hooks::kill_programs(injection),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 
+use cell::machine::BackEnd;
 use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddress};
 use firewall::hypercall::{BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status};
 
@@ -32,35 +33,32 @@ pub enum HypercallError {
 /// Makes a hypercall. Returns RAX and RDX.
 fn raw(call: Hypercall, arguments: [u64; 4]) -> (u64, u64) {
     let (mut status, mut value) = (call as u64, arguments[2]);
-    let entry = known().map_or(0, |own| own.hypercall_entry);
-    if entry == 0 {
+    macro_rules! by {
+        ($instruction:literal, $($operand:tt)*) => {
+            asm!(
+                $instruction,
+                inout("rax") status,
+                in("rdi") arguments[0],
+                in("rsi") arguments[1],
+                inout("rdx") value,
+                in("rcx") arguments[3],
+                $($operand)*
+            )
+        };
+    }
+    // Before it is known, a kernel has nothing to say but that it stops: where the instruction is
+    // the wrong one, an exception without a handler says it.
+    match known().map_or(BackEnd::Npt, |own| own.back_end) {
         // SAFETY: behind NPT, VMMCALL enters the monitor, which changes RAX and RDX only. Memory
         // may change: no `nomem`.
-        unsafe {
-            asm!(
-                "vmmcall",
-                inout("rax") status,
-                in("rdi") arguments[0],
-                in("rsi") arguments[1],
-                inout("rdx") value,
-                in("rcx") arguments[3],
-                options(nostack),
-            );
-        }
-    } else {
-        // SAFETY: the monitor named this entry in the handover block; it keeps every register but
-        // RAX and RDX. Without `nostack`, the call may push onto the stack and the red zone is out
-        // of use.
-        unsafe {
-            asm!(
-                "call {entry}",
-                entry = in(reg) entry,
-                inout("rax") status,
-                in("rdi") arguments[0],
-                in("rsi") arguments[1],
-                inout("rdx") value,
-                in("rcx") arguments[3],
-            );
+        BackEnd::Npt => unsafe { by!("vmmcall", options(nostack)) },
+        // SAFETY: behind EPT, VMCALL does.
+        BackEnd::Ept => unsafe { by!("vmcall", options(nostack)) },
+        BackEnd::Paging | BackEnd::Off => {
+            // SAFETY: the monitor named this entry in the handover block; it keeps every register
+            // but RAX and RDX. Without `nostack`, the call may push onto the stack and the red zone
+            // is out of use.
+            unsafe { by!("call {entry}", entry = in(reg) own().hypercall_entry,) }
         }
     }
     (status, value)
@@ -272,7 +270,7 @@ pub fn report_bus_error(
     .map(BusErrorKind::from_raw)
 }
 
-/// Where this cell makes its hypercalls, for the measurement of what they cost.
-pub fn by_vmmcall() -> bool {
-    own().hypercall_entry == 0
+/// Whether this cell makes its hypercalls by an instruction.
+pub fn by_instruction() -> bool {
+    own().back_end.has_nested_paging()
 }

@@ -20,7 +20,7 @@
 //! | [`work`] | the workload |
 //! | [`console`] | the serial port, the shell |
 //! | [`sharing`], [`pages`] | memory between cells: the tables, and the tables at work |
-//! | [`faults`], [`misdeeds`] | faults that the cell injects into itself |
+//! | [`faults`], [`misdeeds`], [`hooks`] | faults that the cell injects into itself |
 //! | [`bench`], [`measurements`] | what the kernel's operations cost |
 //!
 //! # Unsafe code
@@ -46,6 +46,7 @@ pub mod console;
 pub mod cpu;
 pub mod faults;
 pub mod hints;
+pub mod hooks;
 pub mod hypercall;
 pub mod liveness;
 pub mod lock;

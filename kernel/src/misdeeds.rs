@@ -125,14 +125,16 @@ fn reset_machine() {
 }
 
 /// Pseudo-random numbers from a seed: a multiplication and a shift (SplitMix64).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    const fn new(seed: u64) -> Self {
+    /// The numbers of a seed.
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    const fn next(&mut self) -> u64 {
+    /// The next one.
+    pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.0;
         value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

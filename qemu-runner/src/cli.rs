@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cell::CPUS_MAX;
+use cell::fault::InnerFault;
 use cell::trace::Event;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::fault::plan::{Area, Kind, Plan, Strike, Trigger, parse_event};
+use crate::fault::plan::{
+    Area, Cause, Hook, Kind, Plan, Registers, Series, Strike, Trigger, parse_event,
+    parse_operation, parse_probability,
+};
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
-use crate::launch::Keep;
+use crate::launch::{Keep, Mode};
 use crate::machine::Machine;
 use crate::output::Format;
 use crate::units::{parse_duration, parse_size};
@@ -170,9 +174,23 @@ pub struct InjectArguments {
     /// For everything that is drawn at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// For faults of memory: where they strike.
-    #[arg(long, default_value = "image")]
-    pub area: AreaArgument,
+    /// For faults of memory, where they strike: image, region, text, rodata, data, bss, heap,
+    /// stack, page_tables.
+    #[arg(long, default_value = "image", value_name = "AREA")]
+    pub area: Area,
+    /// For faults of memory: a static of the kernel and fields of it, such as
+    /// scheduler::TABLE.ready_count, instead of an area.
+    #[arg(long, value_name = "NAME", conflicts_with = "area")]
+    pub object: Option<String>,
+    /// For reg.bitflip: which registers: general, flags, segment, control, fp.
+    #[arg(long, default_value = "general", value_name = "CLASS")]
+    pub registers: Registers,
+    /// What the fault waits for after that time.
+    #[command(flatten)]
+    pub when: WhenArguments,
+    /// For faults that wait at a hook of the kernel.
+    #[command(flatten)]
+    pub hook: HookArguments,
     /// For cpu.freeze: when the CPU goes on.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub thaw: Option<Duration>,
@@ -203,6 +221,10 @@ pub struct InjectArguments {
     /// How long the run may take after the fault.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
     pub bound: Duration,
+    /// Count instructions instead of the host's time: the same arguments give the same run, bit for
+    /// bit. Times are the guest's then.
+    #[arg(long)]
+    pub deterministic: bool,
     /// Write a trace file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -211,13 +233,121 @@ pub struct InjectArguments {
     pub machine: MachineArguments,
 }
 
-/// Where a memory fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum AreaArgument {
-    /// The cell's copy of the kernel image.
-    Image,
-    /// All of the cell's memory.
-    Region,
+/// What a first fault waits for.
+#[derive(Clone, Debug, Args)]
+pub struct WhenArguments {
+    /// An event, in the trace of any cell.
+    #[arg(long, value_name = "EVENT", value_parser = parse_event, group = "cause")]
+    pub at_event: Option<Event>,
+    /// The first instruction of a function of the kernel, executed in the cell.
+    #[arg(long, value_name = "FUNCTION", group = "cause")]
+    pub at_symbol: Option<String>,
+    /// A store of the cell to a static of its kernel or a field of it.
+    #[arg(long, value_name = "OBJECT", group = "cause")]
+    pub at_write: Option<String>,
+    /// A load or store of the cell from or to a static of its kernel or a field of it.
+    #[arg(long, value_name = "OBJECT", group = "cause")]
+    pub at_access: Option<String>,
+    /// So many threads of the cell that wait for a CPU.
+    #[arg(long, value_name = "THREADS", group = "cause")]
+    pub at_load: Option<u64>,
+    /// Which occurrence of it, from 1.
+    #[arg(
+        long, default_value_t = 1, value_name = "COUNT",
+        value_parser = value_parser!(u32).range(1..), requires = "cause"
+    )]
+    pub at_count: u32,
+    /// How long after it.
+    #[arg(
+        long, default_value = "0ms", value_name = "TIME", value_parser = parse_duration,
+        requires = "cause"
+    )]
+    pub at_delay: Duration,
+}
+
+impl WhenArguments {
+    fn trigger(&self) -> Trigger {
+        let causes = [
+            self.at_event.map(Cause::Event),
+            self.at_symbol.clone().map(Cause::Symbol),
+            self.at_write.clone().map(Cause::Write),
+            self.at_access.clone().map(Cause::Access),
+            self.at_load.map(Cause::Load),
+        ];
+        Trigger {
+            cause: causes.into_iter().flatten().next().unwrap_or(Cause::Now),
+            count: self.at_count,
+            delay: self.at_delay,
+        }
+    }
+}
+
+/// What of all that passes a hook of the kernel is struck.
+#[derive(Clone, Debug, Args)]
+pub struct HookArguments {
+    /// With what probability, above 0 and up to 1.
+    #[arg(long, value_parser = parse_probability, value_name = "SHARE")]
+    pub probability: Option<u32>,
+    /// Only every so manieth.
+    #[arg(long, value_name = "COUNT")]
+    pub interval: Option<u32>,
+    /// So much goes by first: bytes of messages, else a number.
+    #[arg(long, value_name = "COUNT")]
+    pub space: Option<u64>,
+    /// For messages: the cell that they go to.
+    #[arg(long, value_name = "CELL")]
+    pub to: Option<usize>,
+    /// For messages: what they ask for or answer, such as "import page".
+    #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
+    pub operation: Option<u16>,
+    /// For program.kill: the name of the threads.
+    #[arg(long, value_name = "NAME")]
+    pub program: Option<String>,
+    /// For program.kill: so long they run first.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub run_time: Option<Duration>,
+}
+
+impl HookArguments {
+    fn hook(&self) -> Hook {
+        Hook {
+            probability: self.probability.unwrap_or(0),
+            interval: self.interval.unwrap_or(0),
+            space: self.space.unwrap_or(0),
+            to: self.to,
+            operation: self.operation.unwrap_or(0),
+            program: self.program.clone().unwrap_or_default(),
+            run_time: self.run_time.unwrap_or_default(),
+        }
+    }
+
+    /// Options that a fault has no use for.
+    fn refused(&self, fault: Fault) -> [(bool, &'static str, &'static str); 3] {
+        let (hook, kills) = (
+            fault.is_hook(),
+            fault == Fault::Inner(InnerFault::ProgramKill),
+        );
+        let of_hook = self.probability.is_some() || self.interval.is_some() || self.space.is_some();
+        let of_messages = self.to.is_some() || self.operation.is_some();
+        let of_programs = self.program.is_some() || self.run_time.is_some();
+        [
+            (
+                of_hook && !hook,
+                "--probability, --interval and --space",
+                "are for faults of messages, irq.lost and program.kill",
+            ),
+            (
+                of_messages && !fault.is_of_messages(),
+                "--to and --operation",
+                "are for faults of messages",
+            ),
+            (
+                of_programs && !kills,
+                "--program and --run-time",
+                "are for program.kill",
+            ),
+        ]
+    }
 }
 
 /// Arguments of `bench`.
@@ -303,6 +433,15 @@ impl ImageArguments {
 }
 
 impl InjectArguments {
+    /// How time goes on.
+    pub const fn mode(&self) -> Mode {
+        if self.deterministic {
+            Mode::Deterministic
+        } else {
+            Mode::Realtime
+        }
+    }
+
     /// The plan.
     ///
     /// # Errors
@@ -313,39 +452,38 @@ impl InjectArguments {
         if self.corrected && fault == Fault::Host(HostFault::CpuMce) {
             fault = Fault::Host(HostFault::CpuMceCorrected);
         }
-        let area = match self.area {
-            AreaArgument::Image => Area::Image,
-            AreaArgument::Region => Area::Region,
-        };
         let first = Strike::new(fault, self.cell);
         let first = Strike {
             cpu_index: self.cpu.unwrap_or(0),
             argument: self.argument.unwrap_or(first.argument),
             seed: self.seed,
-            area,
+            area: self.area,
             thaw: self.thaw,
+            object: self.object.clone(),
+            registers: self.registers,
+            hook: self.hook.hook(),
             ..first
         };
         let second = self.then.zip(self.on).map(|(fault, event)| {
             let strike = Strike {
                 seed: self.seed,
-                area,
+                area: self.area,
                 ..Strike::new(fault, self.then_cell)
             };
-            (
-                strike,
-                Trigger {
-                    event,
-                    count: self.count,
-                    delay: self.delay,
-                },
-            )
+            let trigger = Trigger {
+                cause: Cause::Event(event),
+                count: self.count,
+                delay: self.delay,
+            };
+            (strike, trigger)
         });
         Ok(Plan {
             kind: Kind::Fault,
             at: self.at,
             first,
-            second,
+            trigger: self.when.trigger(),
+            then: second.into_iter().collect(),
+            series: Series::Whole,
             rehearsals: self.rehearsals,
             bound: self.bound,
         })
@@ -375,8 +513,20 @@ impl InjectArguments {
                 "--cpu",
                 "is for faults of one CPU",
             ),
+            (
+                self.object.is_some() && !fault.has_object(),
+                "--object",
+                "is for faults of memory",
+            ),
+            (
+                self.registers != Registers::General && only_for(HostFault::RegBitflip),
+                "--registers",
+                "is for reg.bitflip",
+            ),
         ];
-        match refused.into_iter().find(|(is_refused, ..)| *is_refused) {
+        let refused = refused.into_iter().chain(self.hook.refused(fault));
+        let mut refused = refused;
+        match refused.find(|(is_refused, ..)| *is_refused) {
             Some((_, option, meaning)) => Err(format!("{option} {meaning}, not for {fault}")),
             None => Ok(()),
         }
@@ -404,11 +554,11 @@ mod tests {
         };
         let plan = arguments.plan().unwrap();
         assert_eq!((plan.first.cell, plan.first.fault.name()), (3, "cpu.halt"));
-        let (second, trigger) = plan.second.unwrap();
+        let (second, trigger) = plan.then.first().cloned().unwrap();
         assert_eq!((second.cell, second.fault.name()), (2, "sw.panic"));
         assert_eq!(
-            (trigger.event, trigger.delay),
-            (Event::Hint, Duration::from_millis(1))
+            (trigger.cause, trigger.delay),
+            (Cause::Event(Event::Hint), Duration::from_millis(1))
         );
     }
 
@@ -428,6 +578,14 @@ mod tests {
             ("sw.panic --cpu 1", "--cpu"),
             ("cpu.halt --on hint", "--then"),
             ("cpu.halt --delay 1ms", "--then"),
+            ("cpu.halt --probability 0.5", "--probability"),
+            ("sw.panic --to 2", "--operation"),
+            ("rpc.drop --program worker", "--program"),
+            ("sw.panic --object TABLE", "--object"),
+            ("cpu.halt --registers control", "--registers"),
+            ("cpu.halt --at-delay 1ms", "--at-event"),
+            ("rpc.drop --operation tea", "\"tea\""),
+            ("rpc.drop --probability 2", "--probability"),
             ("cpu.halt --then sw.panic --on hint --count 0", "--count"),
         ] {
             let refusal = plan(&format!("hive inject {words}")).unwrap_err();
@@ -437,6 +595,12 @@ mod tests {
             "cpu.freeze --cell 3 --cpu 1 --thaw 500ms",
             "cpu.mce --corrected",
             "rpc.drop --argument 3",
+            "rpc.drop --probability 0.02 --interval 2 --space 100 --to 2 --operation work",
+            "program.kill --program server --run-time 5ms",
+            "mem.stuck --area page_tables",
+            "mem.pointer --object HEAP.bottom",
+            "reg.bitflip --registers fp --at-symbol scheduler::wake --at-count 30",
+            "cpu.halt --at-event rpc.send --at-count 100",
         ] {
             assert!(plan(&format!("hive inject {words}")).is_ok(), "{words}");
         }

@@ -14,13 +14,12 @@ use crate::fault::catalogue::{CATALOGUE, Expectation};
 use crate::fault::plan::Plan;
 use crate::images::{self, Images};
 use crate::latency::Latencies;
-use crate::launch::{Keep, Launch, Program, Serial};
+use crate::launch::{Keep, Launch, Mode, Program, Serial};
 use crate::machine::Machine;
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text, table};
 use crate::perfetto::TraceFile;
 use crate::qemu::install::{self, Accelerator};
-
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 use crate::{bench, bochs, campaign, doctor, interrupt, iso, report, run, timeline};
@@ -97,18 +96,25 @@ pub fn images(arguments: &ImageArguments, progress: &mut Progress) -> Result<Ima
 ///
 /// # Errors
 /// [`Error::Usage`], and what to install.
-pub fn program(emulator: EmulatorArgument, machine: &Machine) -> Result<Program> {
-    match emulator {
-        EmulatorArgument::Qemu => {
-            let accelerator = Accelerator::choose();
+pub fn program(emulator: EmulatorArgument, machine: &Machine, mode: Mode) -> Result<Program> {
+    match (emulator, mode) {
+        (EmulatorArgument::Qemu, _) => {
+            let accelerator = match mode {
+                Mode::Realtime => Accelerator::choose(),
+                Mode::Deterministic => Accelerator::Tcg,
+            };
             machine.check_firewall(accelerator)?;
             machine.check()?;
             Ok(Program::Qemu {
                 installation: install::ensure()?,
                 accelerator,
+                mode,
             })
         }
-        EmulatorArgument::Bochs => {
+        (EmulatorArgument::Bochs, Mode::Deterministic) => Err(Error::Usage(
+            "the deterministic mode is QEMU's: Bochs counts instructions anyway".into(),
+        )),
+        (EmulatorArgument::Bochs, Mode::Realtime) => {
             machine.check()?;
             bochs::configuration::check(machine)?;
             Ok(Program::Bochs(bochs::install::ensure()?))
@@ -123,11 +129,12 @@ pub fn program(emulator: EmulatorArgument, machine: &Machine) -> Result<Program>
 /// [`Error::Usage`], [`Error::Build`], and what to install.
 pub fn launch(
     arguments: &MachineArguments,
+    mode: Mode,
     serial: Serial,
     progress: &mut Progress,
 ) -> Result<Launch> {
     let (machine, keep) = (arguments.machine(), arguments.keep());
-    let program = program(arguments.emulator, &machine)?;
+    let program = program(arguments.emulator, &machine, mode)?;
     prepare(program, machine, &arguments.images, serial, keep, progress)
 }
 
@@ -180,9 +187,14 @@ impl Setup {
             Program::Qemu {
                 installation,
                 accelerator,
+                mode,
             } => {
                 let version = installation.version.to_string();
-                (accelerator.name(), Some(version), None)
+                let accelerator = match mode {
+                    Mode::Realtime => accelerator.name(),
+                    Mode::Deterministic => "tcg, deterministic",
+                };
+                (accelerator, Some(version), None)
             }
             Program::Bochs(installation) => {
                 let model = bochs::configuration::model(&launch.machine);
@@ -227,11 +239,19 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     plan.check(arguments.machine.cells)?;
     arguments.machine.machine().check()?;
     plan.check_cpus(arguments.machine.cells, arguments.machine.cpus)?;
+    if arguments.deterministic {
+        plan.check_deterministic()?;
+    }
     let trace = arguments.trace.as_deref().map(TraceFile::open);
     let trace = trace.transpose()?;
     let mut progress = Progress::new();
-    let launch = launch(&arguments.machine, Serial::Log, &mut progress)?;
-    launch.program.check(plan.strikes())?;
+    let launch = launch(
+        &arguments.machine,
+        arguments.mode(),
+        Serial::Log,
+        &mut progress,
+    )?;
+    launch.program.check(&plan)?;
     let detail = if trace.is_some() {
         Detail::All
     } else {

@@ -1,10 +1,11 @@
 //! What runs a machine, as the rest of the runner sees it: memory, time, and ways in.
 //!
 //! Everything above (experiments, watches, verdicts) is the same for every emulator. Time is where
-//! they differ most: QEMU's machines run by the host's clock, whether anybody looks or not; Bochs's
-//! run by their own, and only while they are let.
+//! they differ most: QEMU's machines run by the host's clock, whether anybody looks or not; Bochs's,
+//! and QEMU's in the deterministic mode, run by their own, and only while they are let.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bochs::configuration;
@@ -12,11 +13,13 @@ use crate::bochs::machine::BochsMachine;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::host::Target;
-use crate::fault::plan::Strike;
+use crate::fault::plan::{Plan, Strike};
 use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::GuestMemory;
 use crate::launch::{Launch, Program};
 use crate::observation::Watched;
+use crate::pace::{Moment, Wait};
+use crate::qemu::gdb::Gdb;
 use crate::qemu::machine::QemuMachine;
 use crate::qemu::qtest::BusAccess;
 
@@ -25,17 +28,29 @@ pub trait Emulator: fmt::Debug {
     /// The guest's memory.
     fn memory(&self) -> GuestMemory;
 
-    /// How long it has run, by the clock by which it is waited for.
-    fn elapsed(&self) -> Duration;
+    /// Now, by the clock that it goes by.
+    fn now(&self) -> Moment;
 
-    /// How long it may take to boot, by that clock.
-    fn boot_limit(&self) -> Duration;
+    /// The guest's time in nanoseconds, if it is known exactly.
+    fn guest_time(&self) -> Option<u64> {
+        None
+    }
 
-    /// Lets it run on for about `time` of that clock.
+    /// How long it might take to boot, if that is over.
+    fn overdue(&self) -> Option<Duration>;
+
+    /// Lets it run on for about `span` of its clock.
+    ///
+    /// # Errors
+    /// Whatever keeps it from running.
+    fn begin_wait(&mut self, span: Duration) -> Result<()>;
+
+    /// Waits for the end of the span, but not for much longer than `limit` of the host's time. A
+    /// machine that was just started may be looked at once this is over.
     ///
     /// # Errors
     /// [`Error::Interrupted`], and whatever keeps it from running.
-    fn pass(&mut self, time: Duration) -> Result<()>;
+    fn wait(&mut self, limit: Duration) -> Result<Wait>;
 
     /// Takes note of the cells, once the monitor has divided the machine.
     ///
@@ -52,17 +67,39 @@ pub trait Emulator: fmt::Debug {
     /// What the guest wrote to its serial port, for people.
     fn serial_text(&self) -> String;
 
-    /// Connects what these faults need.
+    /// Whether the emulator itself is still there.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    fn is_up(&mut self) -> Result<bool>;
+
+    /// Connects what the faults of a plan need.
     ///
     /// # Errors
     /// [`Error::Channel`] if it cannot be had.
-    fn prepare(&mut self, strikes: &[&Strike]) -> Result<()>;
+    fn prepare(&mut self, plan: &Plan) -> Result<()>;
 
     /// The memory bus, by which code may be changed too.
     ///
     /// # Errors
     /// [`Error::Channel`] if there is no way to it.
     fn bus(&mut self) -> Result<&mut dyn BusAccess>;
+
+    /// QEMU's gdb stub, which alone knows points at which CPUs stop.
+    ///
+    /// # Errors
+    /// [`Error::Channel`] if there is none, or none is connected.
+    fn gdb(&mut self) -> Result<&mut Gdb> {
+        Err(missing())
+    }
+
+    /// Stops the machine and leaves its gdb stub to somebody else. Says where that is.
+    ///
+    /// # Errors
+    /// [`Error::Channel`] if there is none.
+    fn hand_over(&mut self) -> Result<PathBuf> {
+        Err(missing())
+    }
 
     /// Does something to one CPU: any [`HostFault`] but those of memory. Says what.
     ///
@@ -72,6 +109,7 @@ pub trait Emulator: fmt::Debug {
         &mut self,
         target: &Target<'_>,
         cpu: CpuStatus,
+        strike: &Strike,
         fault: HostFault,
     ) -> Result<String>;
 
@@ -105,7 +143,12 @@ pub fn start(launch: &Launch) -> Result<Box<dyn Emulator>> {
         Program::Qemu {
             installation,
             accelerator,
-        } => Box::new(QemuMachine::start(launch, installation, *accelerator)?),
+            mode,
+        } => Box::new(QemuMachine::start(
+            launch,
+            installation,
+            (*accelerator, *mode),
+        )?),
         Program::Bochs(installation) => Box::new(BochsMachine::start(launch, installation)?),
     })
 }
@@ -119,17 +162,31 @@ impl Program {
         }
     }
 
-    /// Refuses faults that cannot be injected.
+    /// Refuses faults that cannot be injected, and what cannot be waited for.
     ///
     /// # Errors
     /// [`Error::Usage`].
-    pub fn check<'a>(&self, strikes: impl IntoIterator<Item = &'a Strike>) -> Result<()> {
-        for strike in strikes {
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        for strike in plan.strikes() {
             if let Some(reason) = self.refuses(strike.fault) {
                 let problem = format!("{}: {reason}; QEMU can do this", strike.fault);
                 return Err(Error::Usage(problem));
             }
         }
-        Ok(())
+        let unseen = plan.triggers().find(|trigger| trigger.needs_gdb());
+        match (self, unseen) {
+            (Self::Bochs(_), Some(trigger)) => Err(Error::Usage(format!(
+                "a fault {}: that is seen by QEMU's gdb stub, which Bochs has not",
+                trigger.cause
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn missing() -> Error {
+    Error::Channel {
+        channel: "gdb stub",
+        problem: "this emulator has none".into(),
     }
 }

@@ -5,17 +5,24 @@
 //!    machine's.
 //! 2. The emulator's clock decides only when the runner looks and acts. What it reports is the
 //!    guest's time.
+//! 3. In the deterministic mode host time decides nothing: the runner looks and acts while the
+//!    machine stands still, and the run ends there.
 
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use cell::CellId;
 use cell::fault::InnerFault;
 use cell::trace::Event;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
+use crate::fault::corrupt::Stuck;
 use crate::fault::host::{Frozen, Target, inject, thaw};
-use crate::fault::plan::{Kind, Plan, Strike, Trigger};
+use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
+use crate::guest::integrity::{self, Spoilt};
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
@@ -24,11 +31,14 @@ use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
-use crate::session::Session;
+use crate::pace::Moment;
+use crate::session::{Passed, Session};
 use crate::watch::{Detail, Watch, snapshot};
 
+mod armed;
 mod settled;
 
+use armed::{Armed, Surroundings};
 use settled::Settled;
 
 /// How long a fault that may be survived is given to show an effect.
@@ -50,21 +60,24 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    launch.program.check(plan.strikes())?;
-    let mut session = Session::boot(launch, progress)?;
-    let strikes: Vec<&Strike> = plan.strikes().collect();
-    if plan.kind != Kind::Golden {
-        session.emulator.prepare(&strikes)?;
-    }
-    let watch = Watch::new(&session.machine, detail);
-    let mut run = Run::new(session, watch, plan)?;
-    run.work(progress)?;
-    for number in 0..plan.rehearsals {
-        run.rehearse(number as usize, progress)?;
-    }
-    run.strike_first()?;
+    let mut run = Run::begin(launch, plan, detail, progress)?;
     let end = run.follow(progress)?;
     run.finish(end)
+}
+
+/// Carries out a plan up to its first fault and stops the machine there, for a debugger. Says where
+/// that connects.
+///
+/// # Errors
+/// See [`run`].
+pub fn stop_at_fault(
+    launch: &Launch,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> Result<(Session, PathBuf)> {
+    let mut run = Run::begin(launch, plan, Detail::Events, progress)?;
+    let socket = run.session.emulator.hand_over()?;
+    Ok((run.session, socket))
 }
 
 /// A run in progress.
@@ -77,22 +90,52 @@ struct Run<'a> {
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
     works: bool,
-    /// When the last fault or thaw was, by the emulator's clock.
-    acted: Duration,
+    /// When the last fault or thaw was.
+    acted: Moment,
     /// CPUs that go on later.
-    thaws: Vec<(Duration, Frozen)>,
-    /// The second fault: not yet armed or struck, and when it is due once its event was seen.
-    second: Option<(Strike, Trigger)>,
-    due: Option<Duration>,
-    /// The second fault: asked of its cell, which has not done it yet.
-    asked: Option<(Injected, Option<Trigger>)>,
+    thaws: Vec<(Moment, Frozen)>,
+    /// Bits that keep their value.
+    stuck: Vec<Stuck>,
+    /// The faults after the one that waits, in order.
+    later: VecDeque<(Strike, Trigger)>,
+    /// The fault that waits.
+    armed: Option<Armed>,
+    /// Faults that were asked of their cells, which have not done them yet.
+    asked: Vec<(Injected, Option<Trigger>)>,
     settled: Settled,
+    /// Whether everything has settled since the last fault.
+    is_settled: bool,
 }
 
 impl<'a> Run<'a> {
+    /// Boots, lets the cells work, and injects the first fault.
+    fn begin(
+        launch: &Launch,
+        plan: &'a Plan,
+        detail: Detail,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        let detail = if plan.watches_daily_work() {
+            Detail::All
+        } else {
+            detail
+        };
+        launch.program.check(plan)?;
+        let mut session = Session::boot(launch, progress)?;
+        session.emulator.prepare(plan)?;
+        let watch = Watch::new(&session.machine, detail);
+        let mut run = Self::new(session, watch, plan)?;
+        run.work(progress)?;
+        for number in 0..plan.rehearsals {
+            run.rehearse(number as usize, progress)?;
+        }
+        run.strike_first(progress)?;
+        Ok(run)
+    }
+
     fn new(session: Session, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
-        let now = session.emulator.elapsed();
+        let now = session.emulator.now();
         Ok(Self {
             works: before.iter().any(|cell| cell.account.workers > 0),
             session,
@@ -105,20 +148,12 @@ impl<'a> Run<'a> {
             before,
             acted: now,
             thaws: Vec::new(),
-            second: None,
-            due: None,
-            asked: None,
+            stuck: Vec::new(),
+            later: VecDeque::new(),
+            armed: None,
+            asked: Vec::new(),
+            is_settled: false,
         })
-    }
-
-    /// By the emulator's clock.
-    fn now(&self) -> Duration {
-        self.session.emulator.elapsed()
-    }
-
-    /// By the guest's clock.
-    fn guest_time(&self) -> u64 {
-        self.watch.time(self.now())
     }
 
     fn look(&mut self) -> Result<usize> {
@@ -128,25 +163,28 @@ impl<'a> Run<'a> {
             memory, machine, ..
         } = &self.session;
         let new = self.watch.look(memory, machine, now)?;
-        self.confirm(new);
+        self.confirm(new)?;
         Ok(new)
     }
 
-    /// Counts a fault that was asked for as injected once its cell says that it does it.
-    fn confirm(&mut self, new: usize) {
-        let Some((asked, trigger)) = self.asked.take() else {
-            return;
-        };
-        let records = &self.watch.records;
+    /// Counts the faults that were asked for as injected once their cells say that they do them.
+    fn confirm(&mut self, new: usize) -> Result<()> {
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        let done = |from: usize| carried_out(&records[from..], start, asked.fault, asked.cell);
-        let is_same = |one: &&Injected| (one.fault, one.cell) == (asked.fault, asked.cell);
-        // All records are gone through only where there is news.
-        if done(new) > 0 && done(0) > self.injected.iter().filter(is_same).count() {
-            self.injected.push(asked);
-        } else {
-            self.asked = Some((asked, trigger));
+        for (asked, trigger) in std::mem::take(&mut self.asked) {
+            let records = &self.watch.records;
+            let done = |from: usize| carried_out(&records[from..], start, asked.fault, asked.cell);
+            let is_same = |one: &&Injected| (one.fault, one.cell) == (asked.fault, asked.cell);
+            // All records are gone through only where there is news.
+            if done(new) > 0 && done(0) > self.injected.iter().filter(is_same).count() {
+                self.injected.push(asked);
+                if trigger.is_some() {
+                    self.arm_next()?;
+                }
+            } else {
+                self.asked.push((asked, trigger));
+            }
         }
+        Ok(())
     }
 
     /// Lets the cells work until the first fault.
@@ -155,7 +193,18 @@ impl<'a> Run<'a> {
         while self.now() < until {
             progress.step("the cells work");
             self.look()?;
-            self.session.emulator.pass(LOOK)?;
+            let span = LOOK.min(until.since(self.now()));
+            match self.session.pass(span)? {
+                Passed::Span => {}
+                Passed::Down(how) => {
+                    return Err(Error::Guest(format!("down before the fault: {how}")));
+                }
+                Passed::Silence => {
+                    return Err(Error::Guest(
+                        "no CPU works any more, before the fault".into(),
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -165,7 +214,7 @@ impl<'a> Run<'a> {
         let cells = self.session.machine.cells();
         let others = cells.saturating_sub(1).max(1);
         let victim = (self.plan.first.cell + 1 + number % others) % cells;
-        self.begin()?;
+        self.look_around()?;
         let panic = Strike::new(Fault::Inner(InnerFault::Panic), victim);
         let struck = self.strike(&panic, None)?;
         self.injected.push(struck);
@@ -180,37 +229,103 @@ impl<'a> Run<'a> {
     }
 
     /// Looks at the cells just before a fault.
-    fn begin(&mut self) -> Result<()> {
+    fn look_around(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
         self.settled = Settled::new(&self.before, self.now());
         Ok(())
     }
 
-    fn strike_first(&mut self) -> Result<()> {
+    fn strike_first(&mut self, progress: &mut Progress) -> Result<()> {
         let plan = self.plan;
-        self.begin()?;
+        self.look_around()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(&self.session.memory, self.session.machine.public(cell))?;
         }
-        if plan.kind != Kind::Fault {
-            self.control_from = Some(self.guest_time());
+        let came = plan.kind == Kind::Golden || self.await_trigger(progress)?;
+        if plan.kind != Kind::Fault || !came {
+            self.control_from = Some(self.time());
             self.acted = self.now();
             return Ok(());
         }
-        self.second.clone_from(&plan.second);
-        if let Some((strike, trigger)) = self.second.take_if(|second| is_timed_inside(plan, second))
-        {
-            let armed = self.strike(&strike, Some(trigger))?;
-            self.asked = Some((armed, Some(trigger)));
+        self.later.extend(plan.then.iter().cloned());
+        let first = plan.first.clone();
+        self.strike_next(&first)
+    }
+
+    /// Waits for what the first fault waits for; whether it came before the bound.
+    fn await_trigger(&mut self, progress: &mut Progress) -> Result<bool> {
+        let wanted = (self.plan.first.clone(), self.plan.trigger.clone());
+        let (from, begun) = (self.time(), self.now());
+        let mut armed = Armed::new(wanted, from, &mut self.session)?;
+        loop {
+            let new = self.look()?;
+            if self.is_due(&mut armed, new)? {
+                return Ok(true);
+            }
+            let span = armed.until_due(self.now()).unwrap_or(LOOK_SHARP);
+            let passed = self.session.pass(span)?;
+            let waited = self.now().since(begun);
+            if !matches!(passed, Passed::Span) || waited >= self.plan.bound {
+                armed.disarm(&mut self.session)?;
+                // It is still waiting when the run is judged.
+                self.armed = Some(armed);
+                return Ok(false);
+            }
+            progress.step(&format!(
+                "the first fault waits: {}",
+                self.plan.trigger.cause
+            ));
         }
-        let struck = self.strike(&plan.first, None)?;
-        self.injected.push(struck);
+    }
+
+    /// Whether a fault that waits is due, by what came since the record `new`.
+    fn is_due(&mut self, armed: &mut Armed, new: usize) -> Result<bool> {
+        let is_due = armed.look(&mut Surroundings {
+            now: self.session.emulator.now(),
+            session: &mut self.session,
+            fresh: &self.watch.records[new..],
+            is_settled: self.is_settled,
+        })?;
+        if armed.trigger.needs_gdb() {
+            // The machine stood still meanwhile.
+            self.watch.forget_clock();
+        }
+        Ok(is_due)
+    }
+
+    /// Strikes, and sees to it that the next fault waits from then on.
+    fn strike_next(&mut self, strike: &Strike) -> Result<()> {
+        let inside = |next: &mut (Strike, Trigger)| is_timed_inside(strike, next);
+        if let Some((next, trigger)) = self.later.pop_front_if(inside) {
+            let armed = self.strike(&next, Some(&trigger))?;
+            self.asked.push((armed, Some(trigger)));
+        }
+        let struck = self.strike(strike, None)?;
+        match strike.fault {
+            // What the first does, or does not, is seen in the end.
+            Fault::Inner(_) if !self.injected.is_empty() => self.asked.push((struck, None)),
+            _ => self.injected.push(struck),
+        }
+        (self.is_settled, self.acted) = (false, self.now());
+        self.settled.restart();
+        if self.asked.iter().any(|(_, trigger)| trigger.is_some()) {
+            return Ok(());
+        }
+        self.arm_next()
+    }
+
+    fn arm_next(&mut self) -> Result<()> {
+        if let Some(next) = self.later.pop_front() {
+            let from = self.injected.last().map_or(0, |last| last.at);
+            let armed = Armed::new(next, from, &mut self.session)?;
+            self.armed = Some(armed);
+        }
         Ok(())
     }
 
-    fn strike(&mut self, strike: &Strike, trigger: Option<Trigger>) -> Result<Injected> {
+    fn strike(&mut self, strike: &Strike, trigger: Option<&Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
-        let at = self.guest_time();
+        let at = self.time();
         let Session {
             emulator,
             memory,
@@ -235,6 +350,7 @@ impl<'a> Run<'a> {
         if let Some((after, frozen)) = strike.thaw.zip(done.frozen) {
             self.thaws.push((self.acted + after, frozen));
         }
+        self.stuck.extend(done.stuck);
         Ok(Injected {
             fault: strike.fault,
             cell: strike.cell,
@@ -244,37 +360,49 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Carries out what is due: a thaw, or the second fault.
+    /// Carries out what is due: a thaw, the next fault, what sticks.
     fn act(&mut self, new: usize) -> Result<()> {
         let now = self.now();
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
             let (_, frozen) = self.thaws.remove(position);
-            let at = self.guest_time();
+            let at = self.time();
             let text = thaw(&mut *self.session.emulator, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
             self.acted = self.now();
         }
+        for stuck in &self.stuck {
+            stuck.assert(&self.session.memory, self.session.emulator.bus()?)?;
+        }
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        if let Some((_, trigger)) = &self.second
-            && self.due.is_none()
-        {
-            let fresh = &self.watch.records[new..];
-            let seen = fresh.iter().any(|record| record.event == trigger.event);
-            if seen && self.watch.count(trigger.event, start) >= trigger.count as usize {
-                self.due = Some(now + trigger.delay);
-            }
+        if self.plan.series == Series::UntilDeath && self.watch.count(Event::Expelled, start) > 0 {
+            self.later.clear();
+            self.disarm()?;
         }
-        if self.due.is_some_and(|due| due <= now)
-            && let Some((strike, _)) = self.second.take()
-        {
-            let struck = self.strike(&strike, None)?;
-            match strike.fault {
-                Fault::Inner(_) => self.asked = Some((struck, None)),
-                Fault::Host(_) => self.injected.push(struck),
-            }
+        let Some(mut armed) = self.armed.take() else {
+            return Ok(());
+        };
+        if !self.is_due(&mut armed, new)? {
+            self.armed = Some(armed);
+            return Ok(());
         }
-        Ok(())
+        match self.strike_next(&armed.strike) {
+            // Its place is not there now: the cell is on its way back.
+            Err(Error::Guest(why)) if self.plan.series != Series::Whole => {
+                let (at, fault) = (self.time(), armed.strike.fault);
+                let text = format!("{fault} left out: {why}");
+                self.notes.push(Note { at, text });
+                self.arm_next()
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn disarm(&mut self) -> Result<()> {
+        match self.armed.take() {
+            Some(mut armed) => armed.disarm(&mut self.session),
+            None => Ok(()),
+        }
     }
 
     /// Follows the machine until everything has settled, or the bound.
@@ -294,9 +422,9 @@ impl<'a> Run<'a> {
                 self.settled.restart();
             }
             let now = self.now();
-            if now.saturating_sub(checked) >= CHECK {
+            if now.since(checked) >= CHECK {
                 checked = now;
-                let tenths = now.saturating_sub(begun).as_millis() / 100;
+                let tenths = now.since(begun).as_millis() / 100;
                 progress.step(&format!(
                     "{}.{} s since the fault",
                     tenths / 10,
@@ -306,27 +434,55 @@ impl<'a> Run<'a> {
                     return Ok(end);
                 }
             }
-            let sharp = self.second.is_some() || self.guest_time() == 0;
-            let pause = if sharp { LOOK_SHARP } else { LOOK };
-            self.session.emulator.pass(pause)?;
+            let span = self.until_next_look();
+            match self.session.pass(span)? {
+                Passed::Span => {}
+                Passed::Down(how) => return Ok(End::SystemDown(how)),
+                Passed::Silence => return Ok(End::Silence),
+            }
         }
     }
 
-    fn ended(&mut self, begun: Duration) -> Result<Option<End>> {
+    /// How long nobody needs to look.
+    fn until_next_look(&self) -> Duration {
+        let sharp = self.armed.is_some() || self.time() == 0;
+        let span = if sharp { LOOK_SHARP } else { LOOK };
+        let now = self.now();
+        let thaws = self.thaws.iter().map(|&(due, _)| due);
+        let due = self.armed.as_ref().and_then(Armed::due);
+        let actions = thaws.chain(due).map(|due| due.since(now));
+        // What is overdue is done at the next look; a span of nothing would be none.
+        let actions = actions.filter(|span| !span.is_zero());
+        actions.fold(span, Duration::min)
+    }
+
+    /// The moment of the run.
+    fn now(&self) -> Moment {
+        self.session.emulator.now()
+    }
+
+    /// The guest's time, in nanoseconds.
+    fn time(&self) -> u64 {
+        let exact = self.session.emulator.guest_time();
+        exact.unwrap_or_else(|| self.watch.time(self.now()))
+    }
+
+    fn ended(&mut self, begun: Moment) -> Result<Option<End>> {
         if let Some(how) = self.session.emulator.down()? {
             return Ok(Some(End::SystemDown(how)));
         }
         let now = self.now();
-        if now.saturating_sub(begun) >= self.plan.bound {
+        if now.since(begun) >= self.plan.bound {
             return Ok(Some(End::Bound));
         }
         let cells = snapshot(&self.session)?;
-        if !self.settled.holds(&cells, now) || !self.thaws.is_empty() {
+        self.is_settled = self.settled.holds(&cells, now);
+        if !self.is_settled || !self.thaws.is_empty() {
             return Ok(None);
         }
-        let patient = now.saturating_sub(self.acted) < PATIENCE;
-        let open = self.second.is_some() || self.asked.is_some();
-        if self.due.is_some() && self.second.is_some() || open && patient {
+        let patient = now.since(self.acted) < PATIENCE;
+        let open = self.armed.is_some() || !self.asked.is_empty();
+        if self.armed.as_ref().is_some_and(Armed::is_sure) || open && patient {
             return Ok(None);
         }
         let pairs = || self.before.iter().zip(&cells);
@@ -340,30 +496,66 @@ impl<'a> Run<'a> {
         Ok((!must_die && !patient).then_some(End::Quiet))
     }
 
-    /// The faults whose event did not happen, and those that their cell, asked for them, did not
-    /// do. A note tells of the latter.
+    /// The faults whose cause did not come, and those that their cell, asked for them, did not do.
+    /// A note tells of the latter.
     fn missed(&mut self) -> (Vec<Fault>, Vec<Missed>) {
-        let second = self.second.take().map(|(strike, _)| strike.fault);
-        let Some((asked, trigger)) = self.asked.take() else {
-            return (second.into_iter().collect(), Vec::new());
-        };
-        let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
-        self.notes.push(Note { at: asked.at, text });
+        let waiting = self.armed.take().map(|armed| armed.strike);
+        let later = self.later.drain(..).map(|(strike, _)| strike);
+        let mut not_triggered: Vec<Fault> = waiting
+            .into_iter()
+            .chain(later)
+            .map(|strike| strike.fault)
+            .collect();
+        let mut not_carried_out = Vec::new();
+        for (asked, trigger) in std::mem::take(&mut self.asked) {
+            let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
+            self.notes.push(Note { at: asked.at, text });
+            if self.had_its_event(&asked, trigger.as_ref()) {
+                let (fault, cell) = (asked.fault, asked.cell);
+                not_carried_out.push(Missed { fault, cell });
+            } else {
+                not_triggered.push(asked.fault);
+            }
+        }
+        // A series ends where it ends.
+        if self.plan.series != Series::Whole && !self.injected.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        (not_triggered, not_carried_out)
+    }
+
+    /// Whether the event that a fault was to be done at came in its cell.
+    fn had_its_event(&self, asked: &Injected, trigger: Option<&Trigger>) -> bool {
+        let awaited = trigger.and_then(|trigger| Some((trigger.inner_event()?, trigger.count)));
         let start = self.injected.first().map_or(0, |injected| injected.at);
-        let happened = trigger.is_none_or(|trigger| {
+        awaited.is_none_or(|(event, count)| {
             let own = |record: &&Observed| {
                 record.source == Source::Cell(asked.cell)
-                    && record.event == trigger.event
+                    && record.event == event
                     && record.at >= start
             };
-            self.watch.records.iter().filter(own).count() >= trigger.count as usize
-        });
-        if happened {
-            let (fault, cell) = (asked.fault, asked.cell);
-            (Vec::new(), vec![Missed { fault, cell }])
-        } else {
-            (vec![asked.fault], Vec::new())
-        }
+            self.watch.records.iter().filter(own).count() >= count as usize
+        })
+    }
+
+    /// Whose code or constants were changed, of the cells that live on and that no fault was
+    /// injected into. Whoever came back has a new image.
+    fn spoilt(&self, after: &[CellSnapshot]) -> Result<Vec<Spoilt>> {
+        let is_target = |cell: usize| self.plan.strikes().any(|strike| strike.cell == cell);
+        let pairs = self.before.iter().zip(after).enumerate();
+        let survivors = pairs
+            .filter(|(cell, (before, now))| {
+                before.incarnation == now.incarnation && !is_target(*cell)
+            })
+            .filter_map(|(cell, _)| CellId::new(cell))
+            .collect();
+        let memory = &self.session.memory;
+        integrity::check(
+            memory,
+            &self.session.machine,
+            &self.session.images,
+            survivors,
+        )
     }
 
     fn finish(mut self, end: End) -> Result<Observation> {
@@ -372,7 +564,15 @@ impl<'a> Run<'a> {
             .read_accounts(&self.session.memory, &self.session.machine)?;
         let after = snapshot(&self.session)?;
         let progressing = self.settled.progressing(&after, self.now());
+        let ram_sha256 = match (self.session.emulator.guest_time(), &end) {
+            (Some(_), End::Settled | End::Quiet | End::Bound) => {
+                Some(self.session.memory.sha256()?)
+            }
+            _ => None,
+        };
+        let spoilt = self.spoilt(&after)?;
         let (not_triggered, not_carried_out) = self.missed();
+        let ended_at = self.time();
         let (_, live_set) = self.session.machine.live_set(&self.session.memory)?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
@@ -380,7 +580,6 @@ impl<'a> Run<'a> {
         let explained = |(life, text): (_, String)| (life, functions.explain(&text));
         let epitaphs = std::mem::take(&mut self.watch.epitaphs);
         let epitaphs = epitaphs.into_iter().map(explained).collect();
-        let ended_at = self.guest_time();
         Ok(Observation {
             boot_time: self.session.boot_time,
             injected: self.injected,
@@ -399,16 +598,18 @@ impl<'a> Run<'a> {
             live_set,
             watched: self.session.emulator.watched(),
             works: self.works,
+            spoilt,
+            ram_sha256,
             end,
         })
     }
 }
 
-/// Whether the second fault's victim times it itself, in the middle of what its event tells of. It
-/// must then be asked for before the first fault, which must leave the request as it is.
-fn is_timed_inside(plan: &Plan, second: &(Strike, Trigger)) -> bool {
-    let (strike, trigger) = second;
+/// Whether the next fault's victim times it itself, in the middle of what its event tells of. It
+/// must then be asked for before this fault, which must leave the request as it is.
+fn is_timed_inside(this: &Strike, next: &(Strike, Trigger)) -> bool {
+    let (strike, trigger) = next;
     let is_inner = |strike: &Strike| matches!(strike.fault, Fault::Inner(_));
-    let one_request = is_inner(&plan.first) && plan.first.cell == strike.cell;
-    is_inner(strike) && trigger.is_seen_by_every_cell() && trigger.delay.is_zero() && !one_request
+    let one_request = is_inner(this) && this.cell == strike.cell;
+    is_inner(strike) && trigger.inner_event().is_some() && !one_request
 }

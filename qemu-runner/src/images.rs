@@ -5,8 +5,12 @@
 //! of it.
 
 use std::env;
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use object::build::elf::Builder;
 
 use crate::error::{Context, Error, Result};
 
@@ -77,6 +81,8 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("CARGO_TARGET_DIR")
+        // Kept beside the image, see `separate`.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         .stdin(Stdio::null())
         .output()
         .context(|| "starting cargo".into())?;
@@ -91,7 +97,71 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
     } else {
         &options.profile
     };
-    locate(&target_directory().join(&options.target).join(profile))
+    let built = target_directory().join(&options.target).join(profile);
+    separate(&built)?;
+    locate(&built.join(SEPARATE))
+}
+
+/// Where the images lie that were separated from their debug information.
+const SEPARATE: &str = "separate";
+/// The images.
+const NAMES: [&str; 2] = ["hive-monitor", "hive-kernel"];
+
+/// The file with the debug information of the kernel: beside the image, or the image itself.
+pub fn debug_file(images: &Images) -> PathBuf {
+    let beside = images.kernel.with_extension(DEBUG);
+    if beside.exists() {
+        beside
+    } else {
+        images.kernel.clone()
+    }
+}
+
+/// What the name of a file with debug information ends in.
+const DEBUG: &str = "debug";
+
+/// Copies what cargo built into a directory of its own, without the debug information, which goes
+/// beside it. What cargo built is left alone, so that builds at the same time do no harm.
+fn separate(built: &Path) -> Result<()> {
+    let directory = built.join(SEPARATE);
+    fs::create_dir_all(&directory).context(|| format!("making {}", directory.display()))?;
+    for name in NAMES {
+        let (from, to) = (built.join(name), directory.join(name));
+        let data = fs::read(&from).context(|| format!("reading {}", from.display()))?;
+        let beside = to.with_extension(DEBUG);
+        if fs::read(&beside).is_ok_and(|before| before == data) && to.exists() {
+            continue;
+        }
+        let stripped = without_debug(&data)
+            .map_err(|error| Error::Build(format!("{}: {error}", from.display())))?;
+        // The image first: who finds the debug information unchanged relies on the image.
+        replace(&directory, &to, &stripped)?;
+        replace(&directory, &beside, &data)?;
+    }
+    Ok(())
+}
+
+/// Puts a file in the place of another in one step.
+fn replace(directory: &Path, path: &Path, content: &[u8]) -> Result<()> {
+    let context = || format!("writing {}", path.display());
+    let mut file = tempfile::NamedTempFile::new_in(directory).context(context)?;
+    file.write_all(content).context(context)?;
+    file.persist(path)
+        .map_err(|error| error.error)
+        .context(context)?;
+    Ok(())
+}
+
+/// An ELF file without its debug information.
+fn without_debug(data: &[u8]) -> std::result::Result<Vec<u8>, object::build::Error> {
+    let mut builder = Builder::read(data)?;
+    for section in &mut builder.sections {
+        section.delete |= section.name.starts_with(b".debug_");
+    }
+    builder.delete_orphans();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// The images in a directory.
@@ -99,14 +169,15 @@ pub fn build(options: &BuildOptions) -> Result<Images> {
 /// # Errors
 /// [`Error::Build`] if one is missing.
 pub fn locate(directory: &Path) -> Result<Images> {
+    let [monitor, kernel] = NAMES;
     let find = |name: &str| {
         let path = directory.join(name);
         let missing = || Error::Build(format!("{} does not exist", path.display()));
         path.canonicalize().map_err(|_| missing())
     };
     Ok(Images {
-        monitor: find("hive-monitor")?,
-        kernel: find("hive-kernel")?,
+        monitor: find(monitor)?,
+        kernel: find(kernel)?,
     })
 }
 

@@ -23,6 +23,10 @@ pub struct Latencies {
     pub decided: Option<f64>,
     /// The last survivor began to recover.
     pub last_in_recovery: Option<f64>,
+    /// How long programs stood still: from the first survivor's recovery until the last survivor's
+    /// programs went on.
+    #[serde(default)]
+    pub held: Option<f64>,
     /// The last survivor's programs went on.
     pub resumed: Option<f64>,
     /// The last dead cell was taken back, by the last survivor.
@@ -51,13 +55,14 @@ impl Latencies {
             agreement: agreement(run, survivors),
             decided: last_of_first(run, survivors, Event::Decided).map(span),
             last_in_recovery: last_of_first(run, survivors, Event::RecoveryBegin).map(span),
+            held: held(run, survivors),
             resumed: last_of_first(run, survivors, Event::Resume).map(span),
             reintegrated: reintegrated(run, survivors).map(span),
         }
     }
 
     /// With names, in order, for output.
-    pub fn named(&self) -> [(&'static str, Option<f64>); 7] {
+    pub fn named(&self) -> [(&'static str, Option<f64>); 8] {
         [
             ("fault to first hint", self.first_hint),
             ("fault to first epoch", self.epoch_begun),
@@ -66,6 +71,7 @@ impl Latencies {
             ("fault to last survivor resumed", self.resumed),
             ("fault to reintegrated", self.reintegrated),
             ("agreement alone", self.agreement),
+            ("recovery alone", self.held),
         ]
     }
 }
@@ -96,6 +102,15 @@ fn last_of_first(run: &Observation, survivors: CellSet, event: Event) -> Option<
     };
     let times: Option<Vec<u64>> = survivors.iter().map(first).collect();
     times?.into_iter().max()
+}
+
+/// From the first survivor's recovery until the last survivor's work went on.
+fn held(run: &Observation, survivors: CellSet) -> Option<f64> {
+    let begins =
+        |record: &&Observed| record.event == Event::RecoveryBegin && survivor(record, survivors);
+    let begun = run.since_start().find(begins)?;
+    let resumed = last_of_first(run, survivors, Event::Resume)?;
+    Some(milliseconds_between(begun.at, resumed))
 }
 
 /// The longest time from a survivor's last opinion to its first decision; `None` if one never

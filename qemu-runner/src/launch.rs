@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::bochs;
@@ -40,6 +41,27 @@ pub enum Keep {
     Directory,
 }
 
+/// How CPUs and time go on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// All CPUs at once, as fast as the host goes.
+    #[default]
+    Realtime,
+    /// One CPU after the other, by instructions counted: the same run each time.
+    Deterministic,
+}
+
+impl Mode {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Realtime => "realtime",
+            Self::Deterministic => "deterministic",
+        }
+    }
+}
+
 /// Which emulator.
 #[derive(Clone, Debug)]
 pub enum Program {
@@ -49,6 +71,8 @@ pub enum Program {
         installation: Installation,
         /// How it executes the guest.
         accelerator: Accelerator,
+        /// How time goes on.
+        mode: Mode,
     },
     /// Bochs.
     Bochs(bochs::install::Installation),
@@ -71,6 +95,8 @@ pub struct Launch {
 
 /// A program, under a wrapper that ties its life to the runner's where there is one.
 pub fn tied(program: &Path) -> Command {
+    // It is started in another directory.
+    let program = &std::path::absolute(program).unwrap_or_else(|_| program.into());
     match on_path("setpriv") {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
@@ -98,6 +124,7 @@ impl RunDirectory {
     /// [`crate::error::Error::Host`].
     pub fn create(keep: Keep) -> Result<Self> {
         let wanted = std::env::temp_dir();
+        let wanted = std::path::absolute(&wanted).unwrap_or(wanted);
         let base = if wanted.as_os_str().len() + 16 <= DIRECTORY_LENGTH_MAX {
             wanted
         } else {

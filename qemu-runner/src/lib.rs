@@ -16,7 +16,7 @@
 //! | [`guest`] | the guest's records, read from its memory |
 //! | [`fault`] | the catalogue of faults and how each is injected |
 //! | [`run`] | a machine with its console on the terminal |
-//! | [`session`], [`watch`] | a machine that boots, and a watch on it |
+//! | [`session`], [`pace`], [`watch`] | a machine that boots, the clock it goes by, a watch on it |
 //! | [`experiment`], [`observation`] | one run: boot, work, inject, follow to the end |
 //! | [`verdict`], [`latency`] | what the run showed |
 //! | [`report`], [`timeline`], [`perfetto`] | the run for people, for programs, and for Perfetto |
@@ -46,6 +46,7 @@ pub mod launch;
 pub mod machine;
 pub mod observation;
 pub mod output;
+pub mod pace;
 pub mod packages;
 pub mod perfetto;
 pub mod qemu;

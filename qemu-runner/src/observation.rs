@@ -10,7 +10,11 @@ use serde::Serialize;
 use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
+use crate::guest::integrity::Spoilt;
 use crate::guest::trace::{Observed, Source};
+
+/// By how much the host's reckoning of the guest's time may be wrong, in nanoseconds.
+const CLOCK_SLACK: u64 = 50_000_000;
 
 /// Something that the runner did to the machine.
 #[derive(Clone, Debug)]
@@ -99,6 +103,8 @@ pub enum End {
     Bound,
     /// The machine went down.
     SystemDown(String),
+    /// No CPU comes to where it could stand still any more, in the deterministic mode.
+    Silence,
 }
 
 /// What was seen of one run.
@@ -138,6 +144,11 @@ pub struct Observation {
     pub watched: Option<Watched>,
     /// Whether the cells have workers.
     pub works: bool,
+    /// Whose code or constants are not what they were, of those that no fault was injected into.
+    pub spoilt: Vec<Spoilt>,
+    /// The SHA-256 of all memory at the end, in the deterministic mode; `None` if the machine did
+    /// not stand still then.
+    pub ram_sha256: Option<String>,
     /// How it ended.
     pub end: End,
 }
@@ -173,6 +184,37 @@ impl Observation {
         let by_trace = self.since_start().filter(expelled);
         let by_trace = by_trace.filter_map(|record| CellId::new(record.arguments[0] as usize));
         by_record.chain(by_trace).collect()
+    }
+
+    /// The cells that died in a life in which nothing had been injected into them.
+    pub fn bystanders(&self) -> CellSet {
+        let struck_in_life = |record: &&Observed| {
+            let cell = record.arguments[0];
+            let joined = |other: &&Observed| {
+                other.source == Source::Monitor
+                    && other.event == Event::Joined
+                    && other.arguments[0] == cell
+                    && other.at < record.at
+            };
+            let begun = self
+                .since_start()
+                .filter(joined)
+                .map(|other| other.at)
+                .max();
+            let reaches = |injected: &Injected| {
+                let in_life = begun.is_none_or(|begun| injected.at + CLOCK_SLACK >= begun);
+                injected.cell as u64 == cell
+                    && injected.at <= record.at + CLOCK_SLACK
+                    && (in_life || injected.fault.outlives_its_cell())
+            };
+            self.injected.iter().any(reaches)
+        };
+        let expelled = self
+            .since_start()
+            .filter(|record| record.source == Source::Monitor && record.event == Event::Expelled);
+        let unexplained = expelled.filter(|record| !struck_in_life(record));
+        let cells = unexplained.filter_map(|record| CellId::new(record.arguments[0] as usize));
+        cells.fold(self.dead().minus(self.targets()), CellSet::with)
     }
 
     /// The cells whose life did not end.

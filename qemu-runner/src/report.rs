@@ -45,6 +45,7 @@ pub fn json(
         "latencies_ms": latencies,
         "live_set": run.live_set.iter().map(cell::CellId::index).collect::<Vec<_>>(),
         "end": end_text(&run.end),
+        "ram_sha256": run.ram_sha256,
         "epitaphs": epitaphs,
         "false_alarms": run.false_alarms(),
         "write_watch": run.watched,
@@ -210,6 +211,7 @@ fn end_text(end: &End) -> String {
         End::Quiet => "nobody died, every cell serves and works".into(),
         End::Bound => "not settled when the time was over".into(),
         End::SystemDown(how) => format!("the machine went down: {how}"),
+        End::Silence => "no CPU works any more".into(),
     }
 }
 

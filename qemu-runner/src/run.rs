@@ -13,7 +13,7 @@ use crate::cli::RunArguments;
 use crate::commands::{Setup, launch};
 use crate::error::{Ending, Error, Result};
 use crate::interrupt;
-use crate::launch::{Launch, Program, Serial};
+use crate::launch::{Launch, Mode, Program, Serial};
 use crate::output::{Format, Progress, print_json};
 use crate::qemu::install::{Accelerator, Installation};
 use crate::qemu::process::Qemu;
@@ -33,12 +33,21 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
         Format::Text => Serial::Console,
         Format::Json => Serial::Log,
     };
-    let launch = launch(&arguments.machine, serial, &mut Progress::new())?;
+    let launch = launch(
+        &arguments.machine,
+        Mode::Realtime,
+        serial,
+        &mut Progress::new(),
+    )?;
     match &launch.program {
         Program::Qemu {
             installation,
             accelerator,
-        } => qemu(&launch, installation, *accelerator, arguments, format),
+            mode,
+        } => {
+            let how = (*accelerator, *mode);
+            qemu(&launch, installation, how, arguments, format)
+        }
         Program::Bochs(installation) => bochs(&launch, installation, arguments, format),
     }
 }
@@ -46,13 +55,13 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
 fn qemu(
     launch: &Launch,
     installation: &Installation,
-    accelerator: Accelerator,
+    how: (Accelerator, Mode),
     arguments: &RunArguments,
     format: Format,
 ) -> Result<Ending> {
     let setup = Setup::of(launch);
     let terminal = TerminalState::save();
-    let (mut qemu, qmp) = Qemu::start(launch, installation, accelerator)?;
+    let (mut qemu, qmp) = Qemu::start(launch, installation, how)?;
     // The user may want the one connection.
     drop(qmp);
     eprintln!("{}", setup.text());

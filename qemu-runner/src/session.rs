@@ -17,14 +17,98 @@ use crate::images::Images;
 use crate::interrupt;
 use crate::launch::Launch;
 use crate::output::Progress;
+use crate::pace::Wait;
 
 /// Between two looks at a machine that boots.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at whether a machine that does not stand still yet is still up.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long a machine that is to stand still may take, on the host: the spans are milliseconds.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Between two looks for cells that are left, and how long none may be.
 const GONE_LOOK: Duration = Duration::from_millis(200);
 const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of the serial log that an error shows.
 const SERIAL_LINES: usize = 12;
+
+/// What came of letting a machine go on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// The span is over; in the deterministic mode the machine stands still.
+    Span,
+    /// The machine went down. How.
+    Down(String),
+    /// No CPU of the machine comes to where it stands still any more.
+    Silence,
+}
+
+/// A machine on its way up.
+struct Starting {
+    emulator: Box<dyn Emulator>,
+    memory: GuestMemory,
+    record: PhysicalAddress,
+}
+
+impl Starting {
+    fn new(launch: &Launch, record: PhysicalAddress) -> Result<Self> {
+        let emulator = emulator::start(launch)?;
+        Ok(Self {
+            memory: emulator.memory(),
+            emulator,
+            record,
+        })
+    }
+
+    /// Waits until the machine can be looked at.
+    fn arrive(&mut self) -> Result<()> {
+        loop {
+            let over = self.emulator.wait(GLANCE)?;
+            if let Some(reason) = MachineView::refusal(&self.memory, self.record)? {
+                let problem = format!("the monitor did not start the machine: {reason}");
+                return Err(with_serial(&*self.emulator, &problem));
+            }
+            stop_if_over(&mut *self.emulator)?;
+            if over == Wait::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.emulator.begin_wait(PAUSE)?;
+        self.arrive()
+    }
+
+    /// Waits for the machine record to be whole.
+    fn divided(&mut self, progress: &mut Progress) -> Result<MachineView> {
+        let started = Instant::now();
+        self.arrive()?;
+        loop {
+            let seconds = started.elapsed().as_secs();
+            progress.step(&format!("booting: the monitor starts, {seconds} s"));
+            let view = MachineView::read(&self.memory, self.record)
+                .map_err(|error| with_serial(&*self.emulator, &explain(&error)))?;
+            if let Some(view) = view {
+                self.emulator.divided(&view)?;
+                if view.booted_at(&self.memory)? != 0 {
+                    return Ok(view);
+                }
+            }
+            self.pass()?;
+        }
+    }
+
+    fn count(&self, machine: &MachineView, condition: Condition) -> Result<usize> {
+        let mut count = 0;
+        for cell in 0..machine.cells() {
+            count += usize::from(condition(&self.memory, machine, cell)?);
+        }
+        Ok(count)
+    }
+}
+
+/// Something that a cell is or is not.
+type Condition = fn(&GuestMemory, &MachineView, usize) -> Result<bool>;
 
 /// A machine in which every cell serves.
 #[derive(Debug)]
@@ -52,59 +136,51 @@ impl Session {
         let started = Instant::now();
         progress.step("starting the emulator");
         let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
-        let mut emulator = emulator::start(launch)?;
-        let memory = emulator.memory();
-        let machine = loop {
-            let seconds = started.elapsed().as_secs();
-            progress.step(&format!("booting: the monitor starts, {seconds} s"));
-            let error = |error: &Error| with_serial(&*emulator, &explain(error));
-            if let Some(reason) = MachineView::refusal(&memory, record)? {
-                let problem = format!("the monitor did not start the machine: {reason}");
-                return Err(with_serial(&*emulator, &problem));
-            }
-            let view = MachineView::read(&memory, record).map_err(|it| error(&it))?;
-            if let Some(view) = view {
-                emulator.divided(&view)?;
-                if view.booted_at(&memory)? != 0 {
-                    break view;
-                }
-            }
-            wait(&mut *emulator)?;
-        };
-        let mut session = Self {
-            emulator,
-            memory,
-            images: launch.images.clone(),
-            machine,
-            boot_time: Duration::ZERO,
-        };
-        let count = session.machine.cells();
+        let mut starting = Starting::new(launch, record)?;
+        let machine = starting.divided(progress)?;
+        let count = machine.cells();
         loop {
-            let serving = session.count_cells(is_serving)?;
+            let serving = starting.count(&machine, is_serving)?;
             progress.step(&format!("booting: {serving} of {count} cells serve"));
             if serving == count {
                 break;
             }
-            wait(&mut *session.emulator)?;
+            starting.pass()?;
         }
-        session.boot_time = started.elapsed();
-        while workers > 0 && session.count_cells(is_working)? < count {
+        let boot_time = started.elapsed();
+        while workers > 0 && starting.count(&machine, is_working)? < count {
             progress.step("waiting for the first work of every cell");
-            wait(&mut *session.emulator)?;
+            starting.pass()?;
         }
         progress.clear();
-        Ok(session)
+        Ok(Self {
+            emulator: starting.emulator,
+            memory: starting.memory,
+            images: launch.images.clone(),
+            machine,
+            boot_time,
+        })
     }
 
-    fn count_cells(
-        &self,
-        condition: impl Fn(&GuestMemory, &MachineView, usize) -> Result<bool>,
-    ) -> Result<usize> {
-        let mut count = 0;
-        for cell in 0..self.machine.cells() {
-            count += usize::from(condition(&self.memory, &self.machine, cell)?);
+    /// Lets the machine go on for `span`.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], [`Error::Host`], and what the emulator says if it is gone.
+    pub fn pass(&mut self, span: Duration) -> Result<Passed> {
+        self.emulator.begin_wait(span)?;
+        let begun = Instant::now();
+        loop {
+            interrupt::check()?;
+            if self.emulator.wait(GLANCE)? == Wait::Over {
+                return Ok(Passed::Span);
+            }
+            if let Some(how) = self.emulator.down()? {
+                return Ok(Passed::Down(how));
+            }
+            if begun.elapsed() >= SILENCE {
+                return Ok(Passed::Silence);
+            }
         }
-        Ok(count)
     }
 
     /// The machine as a target of faults.
@@ -189,16 +265,12 @@ fn is_working(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Resul
     Ok(cells::verified(&account) > 0)
 }
 
-/// Lets a machine boot on.
-fn wait(emulator: &mut dyn Emulator) -> Result<()> {
+fn stop_if_over(emulator: &mut dyn Emulator) -> Result<()> {
     interrupt::check()?;
-    let limit = emulator.boot_limit();
-    let problem = match emulator.down()? {
-        Some(how) => format!("the machine went down while booting: {how}"),
-        None if emulator.elapsed() >= limit => {
-            format!("not every cell serves after {} s", limit.as_secs())
-        }
-        None => return emulator.pass(PAUSE),
+    let problem = match (emulator.down()?, emulator.overdue()) {
+        (Some(how), _) => format!("the machine went down while booting: {how}"),
+        (None, Some(limit)) => format!("not every cell serves after {} s", limit.as_secs()),
+        (None, None) => return Ok(()),
     };
     Err(with_serial(emulator, &problem))
 }

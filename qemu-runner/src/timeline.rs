@@ -257,6 +257,7 @@ fn evidence(kind: u64) -> &'static str {
         EvidenceKind::MachineCheck => "uncorrected machine check",
         EvidenceKind::Panic => "its kernel stopped it",
         EvidenceKind::Reset => "a CPU left its life by INIT",
+        EvidenceKind::MonitorFault => "a table of the monitor's is broken",
     }
 }
 

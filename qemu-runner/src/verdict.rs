@@ -12,9 +12,10 @@ use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
-use crate::guest::trace::Source;
+use crate::guest::integrity::Spoilt;
 use crate::observation::{CellSnapshot, End, Observation};
 
+pub mod agreement;
 mod invariant;
 
 pub use invariant::Invariant;
@@ -128,6 +129,13 @@ pub enum Violation {
         /// How many.
         stores: u64,
     },
+    /// Code or constants were changed of somebody that no fault was injected into.
+    ForeignWrite(Spoilt),
+    /// A survivor ended with another live set than the true one.
+    LiveSetUntrue {
+        /// The survivor.
+        cell: usize,
+    },
     /// The second fault never struck.
     NotTriggered,
     /// A cell did not do the fault to itself that it was asked for.
@@ -191,7 +199,8 @@ impl Verdict {
         }
         deaths(run, &mut violations);
         work(run, &mut violations);
-        decisions(run, &mut violations);
+        violations.extend(agreement::violations(run));
+        violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
         stores(run, &mut violations);
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
@@ -226,6 +235,8 @@ impl Violation {
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
                 | Self::StrayStores { .. }
+                | Self::ForeignWrite(_)
+                | Self::LiveSetUntrue { .. }
         )
     }
 
@@ -236,7 +247,8 @@ impl Violation {
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
             Self::StrayStores { .. } => Invariant::StoresStayInside,
-            Self::LiveSetsDiffer { .. } => Invariant::OneLiveSet,
+            Self::ForeignWrite(_) => Invariant::NoForeignWrites,
+            Self::LiveSetsDiffer { .. } | Self::LiveSetUntrue { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
             }
@@ -260,8 +272,10 @@ impl Violation {
             | Self::Unnoticed { cell }
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
+            | Self::LiveSetUntrue { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
             Self::StrayStores { cell, .. } => *cell,
+            Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -284,8 +298,9 @@ impl Violation {
     pub fn text(&self) -> String {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
+            Self::ForeignWrite(spoilt) => spoilt.text(),
             Self::BystanderDied { cell } => {
-                format!("cell {cell} died, though nothing was injected there")
+                format!("cell {cell} died, though nothing had been injected into that life of it")
             }
             Self::WrongBytes {
                 cell,
@@ -331,6 +346,9 @@ impl Violation {
                     "{who} made {stores} stores that nothing allowed, the first to {address:#x}"
                 )
             }
+            Self::LiveSetUntrue { cell } => {
+                format!("cell {cell} ended with a live set that was not the true one")
+            }
             Self::NotTriggered => "the second fault's event never happened".into(),
             Self::NotCarriedOut { cell, fault } => {
                 format!("cell {cell} was asked for {fault} and did not do it")
@@ -340,8 +358,8 @@ impl Violation {
 }
 
 fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
-    let (targets, dead) = (run.targets(), run.dead());
-    for cell in dead.minus(targets).iter() {
+    let dead = run.dead();
+    for cell in run.bystanders().iter() {
         violations.push(Violation::BystanderDied { cell: cell.index() });
     }
     for injected in &run.injected {
@@ -463,27 +481,6 @@ fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation>
         Found::Restarted { .. } | Found::Paused { .. } => return None,
     };
     (!targets.contains(cell)).then_some(violation)
-}
-
-/// Survivors that decided the same epoch must have decided the same.
-fn decisions(run: &Observation, violations: &mut Vec<Violation>) {
-    let survivors = run.survivors();
-    let decided: Vec<[u64; 2]> = run
-        .since_start()
-        .filter(|record| record.event == Event::Decided)
-        .filter(|record| match record.source {
-            Source::Cell(cell) => CellId::new(cell).is_some_and(|id| survivors.contains(id)),
-            _ => false,
-        })
-        .map(|record| record.arguments)
-        .collect();
-    for (position, [epoch, live]) in decided.iter().enumerate() {
-        let differs = |other: &[u64; 2]| other[0] == *epoch && other[1] != *live;
-        if decided[..position].iter().any(differs) {
-            violations.push(Violation::LiveSetsDiffer { epoch: *epoch });
-        }
-    }
-    violations.dedup();
 }
 
 /// What the emulator's watch on stores saw.

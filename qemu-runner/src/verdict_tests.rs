@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::guest::trace::Observed;
+use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
 use crate::observation::{CellSnapshot, Injected, Missed, StrayStore, Watched, carried_out};
 use cell::fault::InnerFault;
@@ -71,6 +71,7 @@ pub(crate) fn good_run() -> Observation {
             [1, 0b101],
         ));
         records.push(record(115 + delay, source, Event::Resume, [1, 0]));
+        records.push(record(145 + delay, source, Event::Decided, [2, 0b111]));
         records.push(record(150 + delay, source, Event::Reintegrated, [1, 2]));
     }
     records.sort_by_key(|record| record.at);
@@ -103,6 +104,8 @@ pub(crate) fn good_run() -> Observation {
         live_set: CellSet::first(3),
         watched: None,
         works: true,
+        spoilt: Vec::new(),
+        ram_sha256: None,
         end: End::Settled,
     }
 }
@@ -221,10 +224,32 @@ fn survivors_must_decide_alike() {
 }
 
 #[test]
-fn a_dead_cell_must_come_back() {
+fn survivors_must_end_with_the_true_live_set() {
     let mut run = good_run();
+    let of_2 = |one: &Observed| one.source == Source::Cell(2) && one.arguments == [2, 0b111];
+    run.records.retain(|record| !of_2(record));
+    assert_eq!(
+        Verdict::of(&run).violations,
+        [Violation::LiveSetUntrue { cell: 2 }]
+    );
+    run.records_lost = 1;
+    assert_eq!(Verdict::of(&run).violations, [], "it may be among the lost");
+    run.records_lost = 0;
+    run.end = End::Bound;
+    assert_eq!(Verdict::of(&run).violations, [], "it may be on its way");
+}
+
+/// Cell 1 stays out.
+pub(crate) fn stays_out(run: &mut Observation) {
     run.after[1].state = CellState::Expelled;
     run.after[1].serves = false;
+    run.records.retain(|record| record.arguments != [2, 0b111]);
+}
+
+#[test]
+fn a_dead_cell_must_come_back() {
+    let mut run = good_run();
+    stays_out(&mut run);
     let verdict = Verdict::of(&run);
     assert_eq!(verdict.violations, [Violation::NotReintegrated { cell: 1 }]);
     assert_eq!(verdict.outcome, Outcome::DetectedNotRecovered);
@@ -276,4 +301,40 @@ fn a_store_that_nothing_allowed_is_a_spread() {
     assert_eq!((verdict.held, verdict.contained), (false, false));
     assert_eq!(verdict.outcome, Outcome::Spread);
     assert_eq!(verdict.violations[0].cell(), Some(1));
+}
+
+#[test]
+fn a_second_death_needs_a_second_fault() {
+    let died_again = || {
+        let mut run = good_run();
+        let joined = record(200, Source::Monitor, Event::Joined, [1, 2]);
+        let expelled = record(400, Source::Monitor, Event::Expelled, [1, 2]);
+        run.records.extend([joined, expelled]);
+        run.injected[0].fault = Fault::Inner(InnerFault::Panic);
+        run
+    };
+    let run = died_again();
+    let violations = Verdict::of(&run).violations;
+    assert!(violations.contains(&Violation::BystanderDied { cell: 1 }));
+    let mut struck_again = died_again();
+    let mut second = struck_again.injected[0].clone();
+    second.at = 390 * MILLISECOND;
+    struck_again.injected.push(second);
+    let violations = Verdict::of(&struck_again).violations;
+    assert!(!violations.contains(&Violation::BystanderDied { cell: 1 }));
+    let mut frozen = died_again();
+    frozen.injected[0].fault = Fault::Host(HostFault::CpuFreeze);
+    let violations = Verdict::of(&frozen).violations;
+    assert!(!violations.contains(&Violation::BystanderDied { cell: 1 }));
+}
+
+#[test]
+fn a_cell_that_dies_before_its_fault_is_a_bystander() {
+    let mut run = good_run();
+    let mut late = run.injected[0].clone();
+    (late.cell, late.at) = (1, 300 * MILLISECOND);
+    run.injected[0].cell = 0;
+    run.injected.push(late);
+    let violations = Verdict::of(&run).violations;
+    assert!(violations.contains(&Violation::BystanderDied { cell: 1 }));
 }

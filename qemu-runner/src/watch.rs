@@ -13,6 +13,7 @@ use crate::guest::machine::MachineView;
 use crate::guest::memory::GuestMemory;
 use crate::guest::trace::{Observed, TraceReader};
 use crate::observation::{CellSnapshot, matters};
+use crate::pace::Moment;
 use crate::session::{Session, is_serving};
 
 /// Records of daily work that are kept; older ones are then of no interest.
@@ -41,8 +42,7 @@ pub struct Watch {
     pub lives: BTreeMap<(usize, u32), Account>,
     /// What dead kernels said, by cell and life.
     pub epitaphs: BTreeMap<(usize, u32), String>,
-    accounts_read: Duration,
-    looked: Duration,
+    accounts_read: Option<Moment>,
 }
 
 impl Watch {
@@ -55,12 +55,11 @@ impl Watch {
             records: Vec::new(),
             lives: BTreeMap::new(),
             epitaphs: BTreeMap::new(),
-            accounts_read: Duration::ZERO,
-            looked: Duration::ZERO,
+            accounts_read: None,
         }
     }
 
-    /// Looks once, at `now` of the emulator's clock; returns where in `records` the new ones begin.
+    /// Looks once, at the moment `now` of the run; returns where in `records` the new ones begin.
     ///
     /// # Errors
     /// See [`GuestMemory::read`].
@@ -68,13 +67,12 @@ impl Watch {
         &mut self,
         memory: &GuestMemory,
         machine: &MachineView,
-        now: Duration,
+        now: Moment,
     ) -> Result<usize> {
         let mut ticks = Vec::with_capacity(machine.cells());
         for cell in 0..machine.cells() {
             ticks.push(Header::read(memory, machine.public(cell))?.now);
         }
-        self.looked = now;
         self.clock.observe(now, ticks);
         let new = self.records.len();
         let all = self.detail == Detail::All && new < DETAIL_MAX;
@@ -84,8 +82,10 @@ impl Watch {
                 .into_iter()
                 .filter(|record| all || matters(record.event)),
         );
-        if now.saturating_sub(self.accounts_read) >= ACCOUNTS_EVERY {
+        let is_recent = |read: Moment| now.since(read) < ACCOUNTS_EVERY;
+        if !self.accounts_read.is_some_and(is_recent) {
             self.read_accounts(memory, machine)?;
+            self.accounts_read = Some(now);
         }
         Ok(new)
     }
@@ -103,12 +103,11 @@ impl Watch {
                 self.epitaphs.insert((cell, life), text);
             }
         }
-        self.accounts_read = self.looked;
         Ok(())
     }
 
-    /// The guest's time at `now` of the emulator's clock, in nanoseconds.
-    pub fn time(&self, now: Duration) -> u64 {
+    /// The guest's time at the moment `now` of the run, in nanoseconds.
+    pub fn time(&self, now: Moment) -> u64 {
         self.clock.at(now)
     }
 

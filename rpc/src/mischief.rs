@@ -1,25 +1,39 @@
 //! Messages dropped, sent twice, spoilt or held up on purpose.
 //!
-//! The host orders it (`rpc.drop`, `rpc.duplicate`, `rpc.corrupt`, `rpc.delay`), to see whether the
-//! other cells notice. It is done at the sending side, after the sequence number was drawn and the
-//! message was sealed, so that the receivers meet exactly what a faulty sender or a faulty memory
-//! would show them.
+//! The host orders it (`rpc.drop`, `rpc.duplicate`, `rpc.corrupt`, `rpc.delay`, `rpc.reorder`), to
+//! see whether the other cells notice: to which cells, for which operation, and which of those
+//! messages ([`Attributes`]). It is done at the sending side, after the sequence number was drawn
+//! and the message was sealed, so that the receivers meet exactly what a faulty sender or a faulty
+//! memory would show them.
 //!
 //! # Invariants
-//! 1. Each outgoing message is treated in one way only, in the order of
-//!    the fields of `Mischief`.
+//! 1. Each outgoing message is treated in one way only, the first of [`WAYS`] that strikes it.
 //! 2. A message is held up at most until its instant; when [`HELD_MAX`] are held, others go out at
 //!    once.
 
 use core::time::Duration;
 
-use cell::fault::InnerFault;
-use cell::{CellId, Incarnation, Instant};
+use cell::fault::{Attributes, InnerFault};
+use cell::{CellId, CellSet, Incarnation, Instant};
 
+use crate::layout::SLOT_WORDS;
 use crate::message::Draft;
+use crate::operation::Operation;
+
+/// The ways in which messages are treated, in the order in which they are tried.
+const WAYS: [InnerFault; 5] = [
+    InnerFault::RpcDrop,
+    InnerFault::RpcDuplicate,
+    InnerFault::RpcCorrupt,
+    InnerFault::RpcDelay,
+    InnerFault::RpcReorder,
+];
 
 /// Messages that can be held up at the same time.
 pub const HELD_MAX: usize = 16;
+
+/// Bytes of a message in its slot.
+const MESSAGE_BYTES: u64 = SLOT_WORDS as u64 * 8;
 
 /// What happens to a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,13 +60,32 @@ pub(crate) struct Held {
     until: Instant,
 }
 
-/// How many of the next messages are to be treated in which way.
+/// Which of the next messages are treated in one way.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    attributes: Attributes,
+    to: CellSet,
+    operation: Option<Operation>,
+}
+
+impl Way {
+    const NONE: Self = Self {
+        attributes: Attributes::NONE,
+        to: CellSet::EMPTY,
+        operation: None,
+    };
+
+    /// Whether it is for such messages, and not over.
+    fn concerns(&self, peer: CellId, draft: &Draft) -> bool {
+        let operation = self.operation.is_none_or(|one| one == draft.operation);
+        !self.attributes.is_over() && operation && (self.to.is_empty() || self.to.contains(peer))
+    }
+}
+
+/// What is to be done to the next messages.
 #[derive(Debug)]
 pub(crate) struct Mischief {
-    drop: u64,
-    duplicate: u64,
-    corrupt: u64,
-    delay: u64,
+    ways: [Way; WAYS.len()],
     /// For how long messages are held up.
     span: Duration,
     random: u64,
@@ -62,49 +95,43 @@ pub(crate) struct Mischief {
 /// An order to treat messages badly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MischiefOrder {
-    /// One of `RpcDrop`, `RpcDuplicate`, `RpcCorrupt`, `RpcDelay`; others are ignored.
+    /// One of those that [`InnerFault::is_of_messages`]; others are ignored.
     pub fault: InnerFault,
-    /// How many messages.
-    pub count: u64,
+    /// Which messages, of those that `to` and `operation` leave.
+    pub attributes: Attributes,
+    /// The cells that they go to; empty for all.
+    pub to: CellSet,
+    /// What they ask for, or answer; `None` for everything.
+    pub operation: Option<Operation>,
     /// For how long `RpcDelay` holds a message up: half of the time that a call may take.
     pub span: Duration,
-    /// Chooses the bits that `RpcCorrupt` flips.
+    /// Chooses the messages, and the bits that `RpcCorrupt` flips.
     pub seed: u64,
 }
 
 impl Mischief {
     pub(crate) const NONE: Self = Self {
-        drop: 0,
-        duplicate: 0,
-        corrupt: 0,
-        delay: 0,
+        ways: [Way::NONE; WAYS.len()],
         span: Duration::ZERO,
         random: 0,
         held: [None; HELD_MAX],
     };
 
     pub(crate) fn order(&mut self, order: MischiefOrder) {
-        let MischiefOrder {
-            fault,
-            count,
-            span,
-            seed,
-        } = order;
-        match fault {
-            InnerFault::RpcDrop => self.drop = count,
-            InnerFault::RpcDuplicate => self.duplicate = count,
-            InnerFault::RpcCorrupt => (self.corrupt, self.random) = (count, seed),
-            InnerFault::RpcDelay => (self.delay, self.span) = (count, span),
-            _ => {}
-        }
+        let Some(way) = WAYS.iter().position(|&way| way == order.fault) else {
+            return;
+        };
+        self.ways[way] = Way {
+            attributes: order.attributes,
+            to: order.to,
+            operation: order.operation,
+        };
+        (self.span, self.random) = (order.span, order.seed);
     }
 
     /// Whether nothing is left to do, now or later.
     pub(crate) fn is_over(&self) -> bool {
-        self.drop == 0
-            && self.duplicate == 0
-            && self.corrupt == 0
-            && self.delay == 0
+        self.ways.iter().all(|way| way.attributes.is_over())
             && self.held.iter().all(Option::is_none)
     }
 
@@ -116,29 +143,41 @@ impl Mischief {
         draft: &Draft,
         now: Instant,
     ) -> Treatment {
-        if count_down(&mut self.drop) {
-            return Treatment::Drop;
-        }
-        if count_down(&mut self.duplicate) {
-            return Treatment::SendTwice;
-        }
-        if count_down(&mut self.corrupt) {
-            return Treatment::Flip(self.next_random());
-        }
-        let free = self.held.iter_mut().find(|held| held.is_none());
-        match free {
-            Some(place) if count_down(&mut self.delay) => {
-                let until = now + self.span;
-                *place = Some(Held {
-                    peer,
-                    incarnation,
-                    draft: *draft,
-                    until,
-                });
-                Treatment::Held
+        let Some(way) = self.way(peer, draft) else {
+            return Treatment::Send;
+        };
+        let until = match way {
+            InnerFault::RpcDrop => return Treatment::Drop,
+            InnerFault::RpcDuplicate => return Treatment::SendTwice,
+            InnerFault::RpcCorrupt => return Treatment::Flip(self.next_random()),
+            InnerFault::RpcDelay => now + self.span,
+            // Until the rings are tended next; whatever is sent meanwhile overtakes it.
+            _ => now,
+        };
+        let Some(place) = self.held.iter_mut().find(|held| held.is_none()) else {
+            return Treatment::Send;
+        };
+        *place = Some(Held {
+            peer,
+            incarnation,
+            draft: *draft,
+            until,
+        });
+        Treatment::Held
+    }
+
+    /// The first way that strikes a message.
+    fn way(&mut self, peer: CellId, draft: &Draft) -> Option<InnerFault> {
+        for (number, fault) in WAYS.into_iter().enumerate() {
+            if self.ways[number].concerns(peer, draft) {
+                let random = self.next_random();
+                let attributes = &mut self.ways[number].attributes;
+                if attributes.strikes(MESSAGE_BYTES, random) {
+                    return Some(fault);
+                }
             }
-            _ => Treatment::Send,
         }
+        None
     }
 
     /// Gives back a message for `peer` whose time has come.
@@ -158,13 +197,6 @@ impl Mischief {
     }
 }
 
-/// Whether something was left to count down.
-fn count_down(count: &mut u64) -> bool {
-    let left = *count > 0;
-    *count = count.saturating_sub(1);
-    left
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -173,12 +205,13 @@ mod tests {
     use crate::call::CallNumber;
     use crate::layout::Queue;
     use crate::message::Payload;
-    use crate::operation::Operation;
 
     fn order(fault: InnerFault, count: u64) -> MischiefOrder {
         MischiefOrder {
             fault,
-            count,
+            attributes: Attributes::new(count),
+            to: CellSet::EMPTY,
+            operation: None,
             span: Duration::from_nanos(10),
             seed: 3,
         }
@@ -235,5 +268,36 @@ mod tests {
             .filter(|_| treat(&mut mischief, 0) == Treatment::Held)
             .count();
         assert_eq!(held, HELD_MAX);
+    }
+
+    #[test]
+    fn only_the_messages_that_are_meant_are_treated() {
+        let mut mischief = Mischief::NONE;
+        let drop = order(InnerFault::RpcDrop, 1);
+        let other = CellSet::only(CellId::new(2).unwrap());
+        mischief.order(MischiefOrder { to: other, ..drop });
+        assert_eq!(treat(&mut mischief, 0), Treatment::Send, "to cell 1");
+        let echo = Some(Operation::Echo);
+        mischief.order(MischiefOrder {
+            operation: echo,
+            ..drop
+        });
+        assert_eq!(treat(&mut mischief, 0), Treatment::Send, "a null call");
+        let null = Some(Operation::Null);
+        mischief.order(MischiefOrder {
+            operation: null,
+            ..drop
+        });
+        assert_eq!(treat(&mut mischief, 0), Treatment::Drop);
+    }
+
+    #[test]
+    fn an_overtaken_message_waits_for_the_next_round() {
+        let mut mischief = Mischief::NONE;
+        mischief.order(order(InnerFault::RpcReorder, 1));
+        assert_eq!(treat(&mut mischief, 100), Treatment::Held);
+        assert_eq!(treat(&mut mischief, 100), Treatment::Send);
+        let peer = CellId::new(1).unwrap();
+        assert!(mischief.release(peer, Instant(100)).is_some());
     }
 }

@@ -10,11 +10,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cell::fault::InnerFault;
+use cell::trace::Event;
 use qemu_runner::experiment;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Plan, Strike};
+use qemu_runner::guest::trace::Source;
 use qemu_runner::images::{self, BuildOptions, Images};
-use qemu_runner::launch::{Keep, Launch, Program, Serial};
+use qemu_runner::launch::{Keep, Launch, Mode, Program, Serial};
 use qemu_runner::machine::Machine;
 use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
@@ -55,11 +57,12 @@ fn built_images() -> Images {
 ///
 /// # Panics
 /// If QEMU or the images are not to be had.
-pub fn launch(machine: Machine) -> Launch {
+pub fn launch(machine: Machine, mode: Mode) -> Launch {
     launch_on(
         Program::Qemu {
             installation: install::ensure().expect("QEMU can be had"),
             accelerator: Accelerator::choose(),
+            mode,
         },
         machine,
     )
@@ -81,7 +84,7 @@ fn launch_on(program: Program, machine: Machine) -> Launch {
 /// If it does not come up.
 pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session)) {
     let _turn = take_turn();
-    let launch = launch(machine);
+    let launch = launch(machine, Mode::Realtime);
     let session = Session::boot(&launch, &mut Progress::silent());
     check(&mut session.expect("every cell serves"));
 }
@@ -95,11 +98,25 @@ pub struct Outcome {
     pub verdict: Verdict,
 }
 
-/// Carries out a plan on a machine.
+/// Injects a fault into one cell of a machine of four, under QEMU.
 ///
 /// # Panics
 /// If the machine does not come up or a channel fails.
-pub fn experiment(launch: &Launch, plan: &Plan) -> Outcome {
+pub fn inject(strike: Strike) -> Outcome {
+    carry_out(&Plan::single(strike))
+}
+
+/// Carries out a plan on a machine of four cells, under QEMU.
+///
+/// # Panics
+/// If the machine does not come up or a channel fails.
+pub fn carry_out(plan: &Plan) -> Outcome {
+    let _turn = take_turn();
+    experiment(&launch(Machine::default(), Mode::Realtime), plan)
+}
+
+/// Carries out a plan.
+fn experiment(launch: &Launch, plan: &Plan) -> Outcome {
     let run = experiment::run(launch, plan, Detail::Events, &mut Progress::silent());
     let run = run.expect("the run can be carried out");
     Outcome {
@@ -163,6 +180,20 @@ impl Outcome {
             self.verdict.held,
             "{:#?}\n{}",
             self.verdict,
+            timeline::text(&timeline::lines(&self.run))
+        );
+    }
+
+    /// Asserts that the fault made `cell` trace `event`, so that a run in which nothing happened
+    /// does not pass for one that held.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn assert_cell_traced(&self, cell: usize, event: Event) {
+        let mut records = self.run.since_start();
+        assert!(
+            records.any(|it| it.event == event && it.source == Source::Cell(cell)),
+            "cell {cell} traced no {event:?}\n{}",
             timeline::text(&timeline::lines(&self.run))
         );
     }

@@ -7,12 +7,11 @@ use std::env;
 use std::sync::OnceLock;
 
 use cell::fault::InnerFault;
-use cell::parameters::Parameters;
 use qemu_runner::bochs;
 use qemu_runner::cli::EmulatorArgument;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::Plan;
-use qemu_runner::launch::Program;
+use qemu_runner::launch::{Mode, Program};
 use qemu_runner::machine::Machine;
 use qemu_runner::qemu::install::{self, Accelerator};
 
@@ -97,6 +96,7 @@ impl Platform {
             EmulatorArgument::Qemu => Program::Qemu {
                 installation: install::ensure().expect("QEMU can be had"),
                 accelerator: Accelerator::choose(),
+                mode: Mode::Realtime,
             },
             EmulatorArgument::Bochs => {
                 Program::Bochs(bochs().clone().expect("looked at before the trial"))
@@ -109,9 +109,6 @@ impl Platform {
         let plan = (trial.plan)();
         if let Some(reason) = self.cannot(&plan) {
             return Some(Omission::Cannot(reason));
-        }
-        if self == Self::EptBochs && Parameters::parse("firewall=ept").is_err() {
-            return Some(Omission::Cannot("there is no such back end"));
         }
         if self.emulator() == EmulatorArgument::Qemu {
             return None;

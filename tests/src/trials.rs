@@ -76,13 +76,8 @@ fn thawed(cell: usize, after: Duration) -> Plan {
 
 /// Halts a CPU of cell 1 and strikes again at the first `event` after it.
 fn pair(second: Strike, event: Event) -> Plan {
-    let trigger = Trigger {
-        event,
-        count: 1,
-        delay: Duration::ZERO,
-    };
     Plan {
-        second: Some((second, trigger)),
+        then: vec![(second, Trigger::at(event))],
         ..of(HostFault::CpuHalt, 1)
     }
 }
@@ -263,7 +258,10 @@ pub const TRIALS: &[Trial] = &[
     further(
         "software: a cell that cries wolf expels no healthy one",
         || by(InnerFault::CryWolf, 3),
-        Outcome::assert_held,
+        |outcome| {
+            outcome.assert_held();
+            outcome.assert_cell_traced(3, Event::Hint);
+        },
     ),
     telling(
         "walls: wild stores reach no other cell",
@@ -309,5 +307,16 @@ pub const TRIALS: &[Trial] = &[
         "pairs: a halt while the first is rebooted",
         || pair(host(HostFault::CpuHalt, 2), Event::Reboot),
         |outcome| outcome.assert_recovered(&[1, 2]),
+    ),
+    further(
+        "pairs: a third dies when the second is dealt with",
+        || Plan {
+            then: vec![
+                (inner(InnerFault::Panic, 2), Trigger::at(Event::Barrier1)),
+                (host(HostFault::CpuHalt, 3), Trigger::at(Event::Resume)),
+            ],
+            ..by(InnerFault::Panic, 1)
+        },
+        |outcome| outcome.assert_recovered(&[1, 2, 3]),
     ),
 ];

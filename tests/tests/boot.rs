@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use cell::machine::{BackEnd, CpuState};
+use cell::machine::BackEnd;
+use cell::standing::CpuState;
 use qemu_runner::machine::Machine;
 use tests::harness::with_machine;
 

@@ -4,13 +4,15 @@ use std::fs;
 
 use qemu_runner::campaign::directory::{self, Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
+use qemu_runner::campaign::jobs::Job;
 use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::report;
-use qemu_runner::campaign::run::{Job, Realtime};
+use qemu_runner::campaign::run::Machines;
 use qemu_runner::campaign::summary::Summary;
 use qemu_runner::commands::Setup;
 use qemu_runner::error::Ending;
 use qemu_runner::images::workspace_root;
+use qemu_runner::launch::Mode;
 use qemu_runner::output::Progress;
 use tests::harness::{launch, take_turn};
 
@@ -30,7 +32,7 @@ when = { work_ms = 300 }
 fn a_campaign_is_run_and_reported() {
     let _turn = take_turn();
     let campaign = Campaign::parse(SMALL).expect("the file is good");
-    let launch = launch(campaign.machine.get_ref().machine());
+    let launch = launch(campaign.machine.get_ref().machine(), Mode::Realtime);
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(SMALL, &campaign, 7, 3, on).expect("the images can be read");
     let path = tempfile::tempdir().expect("a directory can be made");
@@ -39,11 +41,12 @@ fn a_campaign_is_run_and_reported() {
         campaign: &campaign,
         seed: 7,
         runs: 3,
+        at_once: 1,
         only: None,
         stop_on: None,
     };
-    let mut engine = Realtime { launch };
-    job.carry_out(&mut engine, &mut journal, &mut Progress::silent())
+    let engine = Machines { launch };
+    job.carry_out(&engine, &mut journal, &mut Progress::silent())
         .expect("the runs can be carried out");
     let finished = directory::read(path.path()).expect("the campaign can be read back");
     assert_eq!(finished.records, journal.records);

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qemu_runner::emulator;
+use qemu_runner::launch::Mode;
 use qemu_runner::machine::Machine;
 use tests::harness::{launch, take_turn};
 
@@ -15,10 +16,11 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Boots with one more word on the command line and waits for a message that contains `expected`.
 fn is_refused(word: &str, expected: &str) {
     let _turn = take_turn();
-    let launch = launch(Machine {
+    let machine = Machine {
         append: word.into(),
         ..Machine::default()
-    });
+    };
+    let launch = launch(machine, Mode::Realtime);
     let emulator = emulator::start(&launch).expect("QEMU starts");
     let deadline = Instant::now() + LIMIT;
     while !emulator.serial_text().contains(expected) {

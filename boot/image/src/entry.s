@@ -4,7 +4,7 @@
 # pages, SSE, a stack, a descriptor table. References: Multiboot Specification 0.6.96, 3.2; AMD64 APM volume 2,
 # rev. 3.41, 14.4 (initialization), 1.2.
 #
-# The x87 unit is left as reset left it: why `FNINIT` must not be used here is said in `firewall`, `svm::enter`.
+# The x87 unit is left as reset left it: why `FNINIT` must not be used here is said in `firewall`, `registers`.
 #
 # True at `multiboot_entry`: 32-bit protected mode, paging off, EAX the magic number, EBX the information.
 # True at `startup_begin`: real mode, CS:IP at the start of the page that was named in the start-up interrupt; the boot
@@ -20,6 +20,7 @@
 .set CR4_BITS, 0x00000660               # OSXMMEXCPT, OSFXSR, MCE, PAE
 .set MSR_EFER, 0xc0000080
 .set EFER_BITS, 0x00000900              # NXE, LME
+.set MACHINE_CHECK_ARCHITECTURE, 1 << 14  # CPUID 1, EDX
 .set MSR_MCG_CAP, 0x179
 .set MSR_MCG_CTL, 0x17b
 .set MCG_CTL_PRESENT, 1 << 8
@@ -33,8 +34,8 @@
 .set DATA, 0x10
 .set CODE_32, 0x18
 
-# Switches long mode on, in compatibility mode until the next far jump. Changes EAX, ECX, EDX. A macro, for the other
-# CPUs have no stack yet.
+# Switches long mode on, in compatibility mode until the next far jump. Changes EAX, ECX, EDX, ESI. A macro, for the
+# other CPUs have no stack yet.
 .macro enter_long_mode
     movl $CR4_BITS, %eax
     movl %eax, %cr4
@@ -45,6 +46,12 @@
     xorl %edx, %edx
     wrmsr
     # Machine checks are reported only where the control register says so, if there is one.
+    movl %ebx, %esi
+    movl $1, %eax
+    cpuid
+    movl %esi, %ebx
+    testl $MACHINE_CHECK_ARCHITECTURE, %edx
+    jz .Lno_machine_checks\@
     movl $MSR_MCG_CAP, %ecx
     rdmsr
     testl $MCG_CTL_PRESENT, %eax

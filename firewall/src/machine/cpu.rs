@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use spin::Once;
+use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
 /// MCG_STATUS: bit 2 is set while a machine check is handled; a second one then resets the machine.
@@ -23,8 +24,14 @@ pub fn spin(span: u64) {
     }
 }
 
-/// Stops the executing CPU for good, with interrupts off.
+/// Stops the executing CPU for good, with interrupts off. Only INIT brings it back, which VMX root
+/// operation would block (Intel SDM volume 3, 325384-070, 23.8): that ends here.
 pub fn halt_forever() -> ! {
+    if Cr4::read().contains(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS) {
+        // SAFETY: the bit is set exactly as long as the CPU is in VMX operation (`vmx::operation`,
+        // invariant 1), and nothing of it is used any more.
+        unsafe { asm!("vmxoff", options(nomem, nostack)) };
+    }
     loop {
         // SAFETY: halting with interrupts off stops only this CPU; nothing is expected to run on it
         // again.

@@ -7,8 +7,8 @@
 //! # Invariants
 //! 1. The page lies at its reset address, identity-mapped uncached by the firmware's memory types;
 //!    the monitor never moves it.
-//! 2. On one CPU, the two halves of a command are written with GIF clear (or before any cell runs),
-//!    so that no other command of this CPU comes between.
+//! 2. On one CPU, the two halves of a command are written where no handler sends one of its own
+//!    (`crate::monitor`, invariant 3), so that no other command of this CPU comes between.
 //!
 //! # References
 //! AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, chapter 16.

@@ -89,7 +89,7 @@ fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
         Denial::Register(_) | Denial::Instruction(_) => false,
         Denial::Port(port) => {
             monitor.machine.uart_owner.load(Ordering::SeqCst) == cpu.cell.index() as u32
-                && crate::machine::svm::UART_PORTS.contains(&port)
+                && crate::machine::permissions::UART_PORTS.contains(&port)
                 && !cpu.had_uart.load(Ordering::Relaxed)
         }
     }

@@ -10,14 +10,14 @@
 
 use core::sync::atomic::Ordering;
 
-use cell::Incarnation;
 use cell::machine::EvidenceKind;
+use cell::standing::Arrival;
 use cell::trace::Event;
 
 use super::denials::{self, Denial, Judgement};
 use super::hypercalls::{self, After, Reply, Request};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life};
+use super::{fence, life, standstill};
 use crate::hypercall::BusError;
 
 /// Why a CPU left its cell, in neutral words.
@@ -56,8 +56,8 @@ pub enum Verdict {
     BusError(BusError),
     /// Deliver an NMI.
     Nmi,
-    /// Do not enter again: this life is over.
-    Leave,
+    /// Do not enter again: this life is over, and the CPU arrives in the monitor so.
+    Leave(Arrival),
 }
 
 /// Judges one exit.
@@ -70,14 +70,23 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
     if exit != Exit::Nmi {
         fence::note_other_exit(cpu);
     }
+    let arrival = match exit {
+        Exit::Fatal {
+            kind: EvidenceKind::Reset,
+            ..
+        } => life::expect_reset(monitor, cpu),
+        _ => Arrival::Return,
+    };
     match exit {
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),
-            After::Leave => Verdict::Leave,
+            After::Leave => Verdict::Leave(arrival),
         },
         Exit::Nmi => judge_nmi(monitor, cpu),
         // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern.
-        Exit::Denied { .. } if !is_in_life(monitor, cpu) => Verdict::Leave,
+        Exit::Denied { .. } | Exit::Fatal { .. } if !is_in_life(monitor, cpu) => {
+            Verdict::Leave(arrival)
+        }
         Exit::Denied {
             denial,
             instruction,
@@ -91,22 +100,18 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
             instruction,
         } => {
             fence::publish(monitor, cpu, kind, detail, instruction);
-            Verdict::Leave
+            Verdict::Leave(arrival)
         }
     }
 }
 
 /// Whether the life that the CPU runs may still go on.
 fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
-    let life = monitor
-        .machine
-        .cpu(cpu.id)
-        .incarnation
-        .load(Ordering::SeqCst);
-    life::is_alive(monitor, cpu, Incarnation(life))
+    life::is_alive(monitor, cpu, monitor.machine.cpu(cpu.id).standing.life())
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {
+    standstill::wait_while_frozen(monitor, cpu);
     let is_sent = cpu.all_kicks_sent.load(Ordering::Relaxed);
     if fence::answer_kicks(monitor, cpu) {
         return Verdict::Resume;

@@ -16,7 +16,8 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use cell::machine::{CellState, CpuState, Evidence, EvidenceKind};
+use cell::machine::{CellState, Evidence, EvidenceKind};
+use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CellId, CellSet, Instant};
 
@@ -37,7 +38,7 @@ pub(crate) fn kick_cell(monitor: &Monitor, asking: &PerCpu, cell: CellId) {
 pub(crate) fn kick(monitor: &Monitor, cpu: &PerCpu) {
     let entry = monitor.machine.cpu(cpu.id);
     entry.kicks.fetch_add(1, Ordering::SeqCst);
-    if entry.state() != CpuState::Absent {
+    if entry.standing.state().takes_kicks() {
         lapic::send(cpu.apic_id, monitor.back_end.kick_command());
     }
     cpu.kicks_sent.fetch_add(1, Ordering::SeqCst);
@@ -74,8 +75,14 @@ pub(crate) fn is_drained(monitor: &Monitor, cell: CellId) -> bool {
     pending_is_enough
         || monitor.cpus_of(cell).all(|cpu| {
             let entry = monitor.machine.cpu(cpu.id);
-            entry.state() != CpuState::Running
-                || entry.kicks_seen.load(Ordering::SeqCst) == entry.kicks.load(Ordering::SeqCst)
+            match entry.standing.state() {
+                CpuState::Absent | CpuState::Parked => true,
+                // One that a later life does without has taken its INIT, or will before anything.
+                CpuState::Restarting if !expelled => true,
+                CpuState::Running | CpuState::Restarting => {
+                    entry.kicks_seen.load(Ordering::SeqCst) == entry.kicks.load(Ordering::SeqCst)
+                }
+            }
         })
 }
 
@@ -173,7 +180,7 @@ fn stands_still(monitor: &Monitor, cpu: &PerCpu, now: Instant) -> bool {
     let entry = monitor.machine.cpu(cpu.id);
     // A CPU that is not in its cell's kernel (it never came, or came back late) proves nothing
     // either way.
-    entry.state() == CpuState::Running && entry.stands_still(clock_word(monitor, cpu), now)
+    entry.standing.state() == CpuState::Running && entry.stands_still(clock_word(monitor, cpu), now)
 }
 
 /// Notes an accusation against every running CPU of `suspect`.

@@ -2,14 +2,15 @@
 
 use core::sync::atomic::Ordering;
 
-use cell::machine::{CellState, CpuState, EvidenceKind};
+use cell::machine::{CellState, EvidenceKind};
 use cell::membership::VoteError;
+use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddress};
 
 use super::denials::{self, Denial, Judgement};
 use super::state::{Monitor, PerCpu};
-use super::{fence, life, reach};
+use super::{fence, life, reach, standstill};
 use crate::hypercall::{
     BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE,
 };
@@ -66,6 +67,7 @@ pub enum After {
 
 /// Answers one request of the cell that runs on `cpu`.
 pub fn answer(monitor: &Monitor, cpu: &PerCpu, request: Request) -> After {
+    standstill::observe(monitor, cpu);
     monitor
         .machine
         .cpu(cpu.id)
@@ -163,7 +165,7 @@ fn wake(monitor: &Monitor, cpu: &PerCpu, index: u64) -> Reply {
     let Some(target) = monitor.cpus_of(cpu.cell).nth(index as usize) else {
         return Status::BadArgument.into();
     };
-    if monitor.machine.cpu(target.id).state() != CpuState::Running {
+    if monitor.machine.cpu(target.id).standing.state() != CpuState::Running {
         return Status::Busy.into();
     }
     lapic::send(target.apic_id, Command::Fixed(VECTOR_WAKE));
@@ -180,7 +182,8 @@ fn doorbell(monitor: &Monitor, cpu: &PerCpu, cell: CellId) -> Reply {
     if !may_ring(monitor, cpu) {
         return Status::Busy.into();
     }
-    let running = |target: &&PerCpu| monitor.machine.cpu(target.id).state() == CpuState::Running;
+    let state = |target: &PerCpu| monitor.machine.cpu(target.id).standing.state();
+    let running = |target: &&PerCpu| state(target) == CpuState::Running;
     match monitor.cpus_of(cell).find(running) {
         Some(target) => {
             lapic::send(target.apic_id, Command::Fixed(VECTOR_DOORBELL));

@@ -7,18 +7,20 @@
 //! # Invariants
 //! 1. A life is loaded by the one CPU that claimed its incarnation, after the fence around the life
 //!    before holds.
-//! 2. INIT is never sent to the boot CPU (the machine would reset), nor to a CPU of a live cell.
+//! 2. INIT is never sent to the boot CPU (the machine would reset), nor to a CPU in a later life
+//!    than the one that is over (see [`cell::standing`]).
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 
-use cell::machine::{CellState, CpuState, EvidenceKind};
+use cell::machine::{CellState, EvidenceKind};
+use cell::standing::{Arrival, Arrived, Condemned, CpuState};
 use cell::trace::Event;
 use cell::{CellId, Incarnation, Instant, PhysicalAddress};
 
 use super::hypercalls::Reply;
 use super::state::{Monitor, PerCpu, Start};
-use super::{fence, reach};
+use super::{fence, reach, standstill};
 use crate::hypercall::Status;
 use crate::machine::cpu;
 use crate::machine::lapic::{self, Command};
@@ -30,25 +32,21 @@ const INIT_SPAN: Duration = Duration::from_millis(1);
 /// After this long a CPU that was restarted and did not come is sent its start-up once more.
 const START_UP_AGAIN: Duration = Duration::from_millis(50);
 
-/// Runs lives on the executing CPU, for ever.
-pub fn live(monitor: &Monitor, cpu: &PerCpu) -> ! {
+/// Runs lives on the executing CPU, which came to the monitor by `arrival`, for ever.
+pub fn live(monitor: &Monitor, cpu: &PerCpu, mut arrival: Arrival) -> ! {
     monitor.back_end.enable(cpu);
+    standstill::wait_while_frozen(monitor, cpu);
     loop {
-        let start = wait_for_start(monitor, cpu);
+        let start = wait_for_start(monitor, cpu, arrival);
         let entry = monitor.machine.cpu(cpu.id);
         entry.absolve();
-        entry
-            .incarnation
-            .store(start.incarnation.0, Ordering::SeqCst);
-        entry
-            .state
-            .store(CpuState::Running as u32, Ordering::SeqCst);
+        entry.standing.enter(start.incarnation);
         monitor.trace(
             cpu,
             Event::Entered,
             [cpu.id.index() as u64, cpu.cell.index() as u64],
         );
-        monitor.back_end.run(monitor, cpu, start);
+        arrival = monitor.back_end.run(monitor, cpu, start);
     }
 }
 
@@ -59,12 +57,16 @@ pub(crate) fn is_alive(monitor: &Monitor, cpu: &PerCpu, incarnation: Incarnation
     runs && entry.incarnation() == incarnation
 }
 
-fn wait_for_start(monitor: &Monitor, this: &PerCpu) -> Start {
+fn wait_for_start(monitor: &Monitor, this: &PerCpu, arrival: Arrival) -> Start {
     lapic::quiet();
     cpu::clear_machine_check();
-    this.init_sent_at.store(0, Ordering::SeqCst);
-    let entry = monitor.machine.cpu(this.id);
-    entry.state.store(CpuState::Parked as u32, Ordering::SeqCst);
+    if arrival == Arrival::Reset {
+        this.init_sent_at.store(0, Ordering::SeqCst);
+    }
+    let standing = &monitor.machine.cpu(this.id).standing;
+    while standing.arrive(arrival) == Arrived::AwaitsReset {
+        monitor.back_end.park(this);
+    }
     monitor.trace(
         this,
         Event::Parked,
@@ -75,7 +77,7 @@ fn wait_for_start(monitor: &Monitor, this: &PerCpu) -> Start {
         if let Some(start) = claim_reboot(monitor, this).or_else(|| take_order(monitor, this)) {
             return start;
         }
-        monitor.back_end.park();
+        monitor.back_end.park(this);
         cpu::clear_machine_check();
     }
 }
@@ -158,26 +160,22 @@ pub(crate) fn start_cpu(
     let Some(target) = target.filter(|target| target.id != cpu.id) else {
         return Status::BadArgument.into();
     };
-    match monitor.machine.cpu(target.id).state() {
+    match monitor.machine.cpu(target.id).standing.state() {
         CpuState::Parked => {}
         CpuState::Running => return Status::Busy.into(),
-        CpuState::Absent => {
+        CpuState::Absent | CpuState::Restarting => {
             start_again(monitor, target);
             return Status::Busy.into();
         }
     }
-    let incarnation = monitor
-        .machine
-        .cpu(cpu.id)
-        .incarnation
-        .load(Ordering::SeqCst);
+    let incarnation = monitor.machine.cpu(cpu.id).standing.life();
     target.order.entry.store(entry, Ordering::SeqCst);
     target.order.stack.store(stack, Ordering::SeqCst);
     target.order.argument.store(argument, Ordering::SeqCst);
     target
         .order
         .incarnation
-        .store(incarnation, Ordering::SeqCst);
+        .store(incarnation.0, Ordering::SeqCst);
     fence::kick(monitor, target);
     Status::Ok.into()
 }
@@ -245,56 +243,35 @@ fn cell_event(monitor: &Monitor, cpu: &PerCpu, cell: CellId, incarnation: u32) {
     );
 }
 
-/// Marks a CPU absent that still runs the life `expelled`, or never came. Until it is parked no
-/// kick may send it an NMI: the start-up code has no descriptors for one, and would reset the
-/// machine. `false` for one that parked, or was sooner and runs the next life by now: an INIT would
-/// end that.
-fn claim_for_restart(monitor: &Monitor, target: &PerCpu, expelled: Incarnation) -> bool {
-    let entry = monitor.machine.cpu(target.id);
-    let is_past = || entry.incarnation.load(Ordering::SeqCst) <= expelled.0;
-    if entry.state() == CpuState::Absent {
+/// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one. No
+/// kick sends an NMI to it until it is parked. Returns whether there is nothing left to do for it.
+fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarnation) -> bool {
+    if target.is_boot_cpu {
         return true;
     }
-    let (running, absent) = (CpuState::Running as u32, CpuState::Absent as u32);
-    let claimed = is_past()
-        && entry
-            .state
-            .compare_exchange(running, absent, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok();
-    // It may have gone through its park between the two looks.
-    if claimed && !is_past() {
-        // Unless it has said something newer of itself meanwhile.
-        let _ = entry
-            .state
-            .compare_exchange(absent, running, Ordering::SeqCst, Ordering::SeqCst);
-        return false;
+    match monitor.machine.cpu(target.id).standing.condemn(expelled) {
+        Condemned::Never => true,
+        Condemned::Now => {
+            lapic::send(target.apic_id, Command::Init);
+            let sent_at = monitor.now().0.max(1);
+            target.init_sent_at.store(sent_at, Ordering::SeqCst);
+            false
+        }
+        Condemned::Before => start_up(monitor, cpu, target),
     }
-    claimed
 }
 
-/// Restarts a CPU that is not in the monitor: INIT at the first call, start-up at a later one.
-/// Returns whether there is nothing left to do for it.
-fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarnation) -> bool {
-    if target.is_boot_cpu || monitor.machine.cpu(target.id).state() == CpuState::Parked {
-        return true;
-    }
-    let now = monitor.now();
+/// Notes that an INIT struck the executing CPU, and may be about to reset it: no NMI may be sent to
+/// it until it is parked. One that waits for its start-up keeps an NMI pending (Bochs 2.7), and would
+/// take it in the start-up code. Returns how it arrives if the INIT spared it.
+pub(crate) fn expect_reset(monitor: &Monitor, cpu: &PerCpu) -> Arrival {
+    monitor.machine.cpu(cpu.id).standing.meet_init()
+}
+
+/// Sends the start-up to a CPU whose INIT was sent long enough ago.
+fn start_up(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu) -> bool {
     let sent_at = target.init_sent_at.load(Ordering::SeqCst);
-    if sent_at == 0 {
-        if !claim_for_restart(monitor, target, expelled) {
-            return true;
-        }
-        let sent = now.0.max(1);
-        let first =
-            target
-                .init_sent_at
-                .compare_exchange(0, sent, Ordering::SeqCst, Ordering::SeqCst);
-        if first.is_ok() {
-            lapic::send(target.apic_id, Command::Init);
-        }
-        return false;
-    }
-    if now.since(Instant(sent_at)) < INIT_SPAN {
+    if sent_at == 0 || monitor.now().since(Instant(sent_at)) < INIT_SPAN {
         return false;
     }
     lapic::send(target.apic_id, Command::StartUp(monitor.startup_page));

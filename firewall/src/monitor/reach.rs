@@ -41,7 +41,7 @@ pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhauste
     for &range in monitor.readable {
         nested.set_range(range, Access::Read)?;
     }
-    nested.set(LAPIC_BASE.frame(), Access::Read)?;
+    nested.show_device(LAPIC_BASE.frame())?;
     nested.set_range(monitor.machine.cell(cell).region, Access::Own)?;
     nested.open();
     Ok(())

@@ -10,14 +10,17 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use cell::machine::{self, MachineRecord};
+use cell::standing::Arrival;
 use cell::trace::{Event, TraceRecord};
 use cell::{CellId, CpuId, FrameRange, Incarnation, Instant, PhysicalAddress};
 
+use crate::format::Format;
 use crate::hypercall::{BUS_ERROR_SLOTS, BusError, BusErrorSlots};
 use crate::machine::cpu;
 use crate::machine::lapic::Command;
 use crate::machine::paging::PagingArea;
 use crate::machine::svm::SvmArea;
+use crate::machine::vmx::VmxArea;
 use crate::model::FirewallTable;
 use crate::nested::NestedTable;
 
@@ -78,6 +81,9 @@ pub trait BackEnd: Sync {
     /// Whether a store needs a grant. Where it does not, grants change writer sets and no tables.
     fn is_enforcing(&self) -> bool;
 
+    /// The format of its nested tables' entries.
+    fn format(&self) -> &'static dyn Format;
+
     /// Whether its tables record which frames were written.
     fn keeps_dirty_bits(&self) -> bool;
 
@@ -96,11 +102,12 @@ pub trait BackEnd: Sync {
     /// Prepares the executing CPU, after each reset of it.
     fn enable(&self, cpu: &PerCpu);
 
-    /// Runs one life on the executing CPU; returns when it is over.
-    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start);
+    /// Runs one life on the executing CPU until it is over; returns how the CPU then arrives in the
+    /// monitor.
+    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) -> Arrival;
 
-    /// Waits in the monitor until this CPU is kicked.
-    fn park(&self);
+    /// Waits in the monitor until the executing CPU is kicked.
+    fn park(&self, cpu: &PerCpu);
 }
 
 /// Words about a cell that only the monitor needs.
@@ -165,6 +172,8 @@ pub struct PerCpu {
     pub had_uart: AtomicBool,
     /// The SVM back end's own.
     pub(crate) area: UnsafeCell<SvmArea>,
+    /// The EPT back end's own: apart, for the block is made on a small stack.
+    pub(crate) vmx: &'static VmxArea,
     /// The paging back end's own.
     pub(crate) paging: PagingArea,
     /// The top of the stack that the CPU uses in the monitor, 16-byte aligned.
@@ -172,7 +181,7 @@ pub struct PerCpu {
 }
 
 // SAFETY: `area` and the descriptor registers in `paging` are used by their own CPU only (invariant
-// 2); everything else is immutable or atomic.
+// 2); everything else is immutable or atomic, or `Sync` by itself.
 unsafe impl Sync for PerCpu {}
 
 impl fmt::Debug for PerCpu {
@@ -185,8 +194,15 @@ impl fmt::Debug for PerCpu {
 }
 
 impl PerCpu {
-    /// The block of CPU `id`, at position `index` among the CPUs of `cell`.
-    pub const fn new(id: CpuId, cell: CellId, index: usize, apic_id: u8, stack_top: u64) -> Self {
+    /// The block of CPU `id`, at position `index` among the CPUs of `cell`. No other CPU has `vmx`.
+    pub const fn new(
+        id: CpuId,
+        cell: CellId,
+        index: usize,
+        apic_id: u8,
+        stack_top: u64,
+        vmx: &'static VmxArea,
+    ) -> Self {
         Self {
             id,
             cell,
@@ -205,6 +221,7 @@ impl PerCpu {
             is_echo_possible: AtomicBool::new(false),
             had_uart: AtomicBool::new(false),
             area: UnsafeCell::new(SvmArea::new()),
+            vmx,
             paging: PagingArea::new(),
             stack_top,
         }

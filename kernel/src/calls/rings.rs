@@ -18,6 +18,7 @@ use recovery::HintReason;
 use rpc::doorbell::{Pollers, Recheck};
 use rpc::lock::Locking;
 use rpc::mischief::MischiefOrder;
+use rpc::operation::Operation;
 use rpc::peer::PeerLane;
 use rpc::ring::SendError;
 use rpc::{Doorbell, Endpoint, Link, Message, Refusal, RingArea};
@@ -108,7 +109,9 @@ pub fn order_mischief(injection: Injection) {
     if let Some(endpoint) = endpoint() {
         endpoint.order_mischief(MischiefOrder {
             fault: injection.fault,
-            count: injection.argument.max(1),
+            attributes: injection.attributes,
+            to: injection.to,
+            operation: Operation::from_raw(injection.operation as u16),
             span: outgoing::time_to_answer() / 2,
             seed: injection.seed,
         });

@@ -5,8 +5,9 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 
 use cell::fault::InnerFault;
-use cell::machine::{CellState, CpuState};
+use cell::machine::CellState;
 use cell::public::WORKLOAD_OFFSET;
+use cell::standing::CpuState;
 use cell::trace::{Event, TraceRecord};
 use cell::workload::{Operation, OperationAccount, WorkloadRecord};
 use cell::{CellId, CpuId, PAGE_SIZE};
@@ -15,7 +16,7 @@ use crate::console::output::Console;
 use crate::console::remote;
 use crate::console::shell::Command;
 use crate::cpu::per_cpu;
-use crate::faults::{self, Injection};
+use crate::faults;
 use crate::memory::frames::USES;
 use crate::memory::{careful, heap, pool};
 use crate::own::own;
@@ -129,7 +130,7 @@ fn cells(_: &str) {
     say!("cell  state     life  CPUs  memory    evidence");
     for cell in machine.all_cells().iter() {
         let entry = machine.cell(cell);
-        let is_running = |cpu: &CpuId| machine.cpu(*cpu).state() == CpuState::Running;
+        let is_running = |cpu: &CpuId| machine.cpu(*cpu).standing.state() == CpuState::Running;
         let all = machine.cpus_of(cell).count();
         let running = machine.cpus_of(cell).filter(is_running).count();
         let mebibytes = (entry.region.len() * PAGE_SIZE) >> 20;
@@ -160,10 +161,11 @@ fn cpus(_: &str) {
     for cell in machine.all_cells().iter() {
         for (index, cpu) in machine.cpus_of(cell).enumerate() {
             let entry = machine.cpu(cpu);
-            let state = match entry.state() {
+            let state = match entry.standing.state() {
                 CpuState::Absent => "absent",
                 CpuState::Parked => "parked",
                 CpuState::Running => "running",
+                CpuState::Restarting => "restart",
             };
             let exits = entry.exits.load(Ordering::Relaxed);
             let _ = write!(Console, "{cpu:3}  {cell:4}  {state:7} {exits:7}");
@@ -284,9 +286,5 @@ fn inject(arguments: &str) {
     let Some(argument) = number("inject", rest, fault.default_argument()) else {
         return;
     };
-    faults::ask(Injection {
-        fault,
-        argument,
-        seed: own().settings.seed,
-    });
+    faults::ask(fault, argument, own().settings.seed);
 }

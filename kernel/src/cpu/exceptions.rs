@@ -87,7 +87,7 @@ fn page_fault(context: &mut Context) {
 /// Reports a bus error where the monitor did not see it, and takes its word for what it was; `None`
 /// if it is none any more.
 fn refine(address: PhysicalAddress, instruction: u64, kind: BusErrorKind) -> Option<BusErrorKind> {
-    if hypercall::by_vmmcall() {
+    if hypercall::by_instruction() {
         return Some(kind);
     }
     hypercall::report_bus_error(address, instruction, kind).unwrap_or(Some(kind))

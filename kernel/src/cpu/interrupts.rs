@@ -17,10 +17,10 @@ use firewall::hypercall::{
 
 use crate::cpu::per_cpu::PerCpu;
 use crate::cpu::{lapic, per_cpu, timer};
-use crate::service;
 use crate::thread::context::Context;
 use crate::thread::run_queue::Intent;
 use crate::thread::scheduler;
+use crate::{hooks, service};
 
 /// Vector of the software interrupt by which a thread gives the CPU away.
 pub const VECTOR_SWITCH: u8 = 0xf4;
@@ -115,6 +115,10 @@ pub(super) unsafe extern "C" fn dispatch(context: *mut Context) -> *mut Context 
 
 /// Does what the vector asks for, and says what that means for the thread that was interrupted.
 fn serve(cpu: &'static PerCpu, vector: u8) -> Intent {
+    if matches!(vector, VECTOR_TIMER | VECTOR_DOORBELL | VECTOR_WAKE) && hooks::loses_interrupt() {
+        lapic::end_of_interrupt();
+        return Intent::Continue;
+    }
     match vector {
         VECTOR_SWITCH => cpu.take_intent(),
         VECTOR_TIMER => {

@@ -49,8 +49,9 @@ pub struct PerCpu {
     /// Global descriptor table and task state segment; see `gdt`.
     pub(crate) gdt: UnsafeCell<GlobalDescriptorTable<GDT_ENTRIES>>,
     pub(crate) tss: UnsafeCell<TaskStateSegment>,
-    /// The clock factor for which the timer was last started.
-    pub(crate) timer_factor: AtomicU64,
+    /// The time between two ticks, in nanoseconds, for which the timer was last started; 0 before
+    /// the first tick.
+    pub(crate) timer_period: AtomicU64,
     /// When the last tick was taken, in nanoseconds; 0 before the first.
     pub last_tick: AtomicU64,
     /// Timer ticks taken.
@@ -95,7 +96,7 @@ impl PerCpu {
             idle: ContextCell::new(),
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
             tss: UnsafeCell::new(TaskStateSegment::new()),
-            timer_factor: AtomicU64::new(1),
+            timer_period: AtomicU64::new(0),
             last_tick: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             idle_ticks: AtomicU64::new(0),

@@ -11,7 +11,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
-use cell::machine::CpuState;
+use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CPUS_MAX, Instant};
 
@@ -60,9 +60,9 @@ pub fn at_tick() {
     }
     for (index, cpu) in own.machine.cpus_of(own.cell).enumerate() {
         // Other states are not worth a hypercall that would answer `Busy`.
-        let is_due = match own.machine.cpu(cpu).state() {
+        let is_due = match own.machine.cpu(cpu).standing.state() {
             CpuState::Parked => true,
-            CpuState::Absent => remind,
+            CpuState::Absent | CpuState::Restarting => remind,
             CpuState::Running => false,
         };
         if is_due && STATES[index].load(Ordering::Relaxed) == WAITING {

@@ -15,10 +15,17 @@ use crate::{clock, service};
 /// nothing but take ticks would be another fault than a fast clock.
 const PERIOD_MIN: Duration = Duration::from_micros(100);
 
-/// The time between two ticks; shorter by as much as the cell's clock runs too fast.
-fn period(factor: u64) -> Duration {
-    let right = Duration::from_micros(own().settings.tick_microseconds.into());
-    (right / u32::try_from(factor).unwrap_or(u32::MAX)).max(PERIOD_MIN)
+/// However slowly the cell's clock runs.
+const PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// The time between two ticks by the cell's clock.
+fn period() -> Duration {
+    Duration::from_micros(own().settings.tick_microseconds.into())
+}
+
+/// The same by the right one, to which the hardware keeps.
+fn hardware_period() -> Duration {
+    clock::by_the_right_one(period()).clamp(PERIOD_MIN, PERIOD_MAX)
 }
 
 /// How many ticks per second every clock word is meant to make.
@@ -29,7 +36,7 @@ pub fn ticks_per_second() -> u32 {
 /// Starts the running CPU's timer.
 pub fn start() {
     lapic::enable();
-    lapic::start_timer(period(clock::factor()));
+    lapic::start_timer(hardware_period());
 }
 
 /// Serves a tick of the running CPU, at interrupt level.
@@ -40,13 +47,22 @@ pub fn tick(cpu: &'static PerCpu) {
     if cpu.current.load(Ordering::Relaxed) == IDLE {
         cpu.idle_ticks.fetch_add(1, Ordering::Relaxed);
     }
-    let factor = clock::factor();
-    if cpu.timer_factor.swap(factor, Ordering::Relaxed) != factor {
-        lapic::start_timer(period(factor));
+    let period = hardware_period();
+    let nanoseconds = period.as_nanos() as u64;
+    let before = cpu.timer_period.swap(nanoseconds, Ordering::Relaxed);
+    if before != nanoseconds && before != 0 {
+        lapic::start_timer(period);
     }
     cpu.publish_tick(now);
     scheduler::expire(now);
+    publish_load();
     service::at_tick();
+}
+
+/// Says how many threads wait for a CPU.
+fn publish_load() {
+    let load = scheduler::load() as u64;
+    own().header().load.store(load, Ordering::Relaxed);
 }
 
 /// The most by which a tick of this cell came late since [`take_lateness`], in nanoseconds.
@@ -56,7 +72,7 @@ static LATENESS: AtomicU64 = AtomicU64::new(0);
 fn note_lateness(cpu: &PerCpu, now: Instant) {
     let last = cpu.last_tick.swap(now.0, Ordering::Relaxed);
     if last != 0 {
-        let late = now.since(Instant(last)).saturating_sub(period(1));
+        let late = now.since(Instant(last)).saturating_sub(period());
         LATENESS.fetch_max(late.as_nanos() as u64, Ordering::Relaxed);
     }
 }

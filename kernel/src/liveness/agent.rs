@@ -106,7 +106,7 @@ fn pulse() -> ! {
 /// Accuses a healthy cell, if that fault was ordered (`sw.cry_wolf`).
 fn cry(machine: &mut CellRecovery) {
     let (_, live) = machine.membership();
-    if let Some(suspect) = hints::next_false_alarm(live) {
+    if let Some(suspect) = hints::next_false_alarm(live, clock::now()) {
         machine.cry_wolf(suspect, WOLF);
     }
 }

@@ -3,9 +3,10 @@
 //! Called at interrupt level, under the lock of the machine: nothing here waits.
 
 use cell::careful::CarefulFailure;
-use cell::machine::{CellState, CpuState, Evidence};
+use cell::machine::{CellState, Evidence};
 use cell::parameters::Discard;
 use cell::public::RECOVERY_OFFSET;
+use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Epoch, Incarnation, Instant};
 use recovery::{
@@ -68,7 +69,7 @@ impl Surroundings<CELLS_MAX> for KernelSurroundings {
                 .clock_word(index)
                 .map_err(|error| read_failure(error.failure))?;
             // A CPU that does not take part in this life has a clock word of 0.
-            if machine.cpu(cpu).state() == CpuState::Running && word != 0 {
+            if machine.cpu(cpu).standing.state() == CpuState::Running && word != 0 {
                 show(cpu, word);
             }
         }

@@ -55,7 +55,7 @@ impl Stack {
 /// Allocates a stack of `bytes`, a multiple of the page size. Stacks are never given back.
 pub fn allocate(bytes: u64) -> Option<Stack> {
     match own().back_end {
-        BackEnd::Npt => map(bytes),
+        BackEnd::Npt | BackEnd::Ept => map(bytes),
         BackEnd::Paging | BackEnd::Off => {
             let row = pool::allocate_row(bytes / PAGE_SIZE, 1, FrameUse::Kernel)?;
             let bottom = window::pointer::<u8>(row.start.start()).addr() as u64;

@@ -166,6 +166,11 @@ impl Table {
         self.entries[thread.index()].priority
     }
 
+    /// The name of a thread.
+    pub const fn name(&self, thread: ThreadId) -> &'static str {
+        self.entries[thread.index()].name
+    }
+
     /// How the last block of a thread ended.
     pub const fn wakeup(&self, thread: ThreadId) -> Wakeup {
         self.entries[thread.index()].wakeup

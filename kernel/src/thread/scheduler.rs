@@ -21,7 +21,7 @@ use crate::lock::Lock;
 use crate::thread::context::{Context, ContextCell};
 use crate::thread::idle_set::IdleSet;
 use crate::thread::run_queue::{Intent, Priority, State, THREADS_MAX, Table, ThreadId, Wakeup};
-use crate::{clock, hypercall, panic};
+use crate::{clock, hooks, hypercall, panic};
 
 static TABLE: Lock<Table> = Lock::new(Table::new());
 
@@ -36,7 +36,12 @@ static IDLE_SET: IdleSet = IdleSet::new();
 pub fn switch_from(cpu: &'static PerCpu, context: *mut Context, intent: Intent) -> *mut Context {
     let current = running(cpu);
     check_stack(current, context);
+    let now = clock::now();
     let mut table = TABLE.lock();
+    let intent = match current {
+        Some(thread) if hooks::ends_program(thread, table.name(thread), now) => Intent::Exit,
+        _ => intent,
+    };
     let next = table.next(current, intent);
     if next.is_none() {
         IDLE_SET.enter(cpu.index());
@@ -48,6 +53,9 @@ pub fn switch_from(cpu: &'static PerCpu, context: *mut Context, intent: Intent) 
         return context;
     }
     cpu.switches.fetch_add(1, Ordering::Relaxed);
+    if let Some(thread) = next {
+        hooks::program_runs(thread, now);
+    }
     let cell = match next {
         Some(thread) => &CONTEXTS[thread.index()],
         None => &cpu.idle,
@@ -124,7 +132,12 @@ pub fn expire(now: Instant) {
 
 /// Whether somebody waits for a CPU.
 pub fn is_somebody_ready() -> bool {
-    TABLE.lock().ready_count() > 0
+    load() > 0
+}
+
+/// How many threads wait for a CPU.
+pub fn load() -> usize {
+    TABLE.lock().ready_count()
 }
 
 /// Gives the CPU away as `intent` says; returns when the thread runs again.

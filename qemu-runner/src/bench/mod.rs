@@ -15,7 +15,7 @@ pub mod table;
 use crate::cli::BenchArguments;
 use crate::commands::{Setup, launch};
 use crate::error::{Ending, Result};
-use crate::launch::Serial;
+use crate::launch::{Mode, Serial};
 use crate::output::{Format, Progress, print_json, print_text};
 
 /// Measures everything and prints the table.
@@ -24,7 +24,12 @@ use crate::output::{Format, Progress, print_json, print_text};
 /// Whatever keeps the runner from measuring.
 pub fn command(arguments: &BenchArguments, format: Format) -> Result<Ending> {
     let mut progress = Progress::new();
-    let launch = launch(&arguments.machine, Serial::Log, &mut progress)?;
+    let launch = launch(
+        &arguments.machine,
+        Mode::Realtime,
+        Serial::Log,
+        &mut progress,
+    )?;
     let costs = measure::measure(&launch, arguments, &mut progress)?;
     progress.clear();
     let setup = Setup::of(&launch);

@@ -37,6 +37,13 @@ pub const fn refuses(fault: Fault) -> Option<&'static str> {
         Fault::Host(HostFault::CpuMce | HostFault::CpuMceCorrected) => {
             Some("Bochs has no machine checks")
         }
+        Fault::Host(HostFault::MemFail) => {
+            Some("Bochs has no machine checks, and without one nobody learns of the failure")
+        }
+        Fault::Host(HostFault::RegBitflip) => Some("Bochs's debugger changes some registers only"),
+        Fault::Host(HostFault::IrqSpurious) => {
+            Some("Bochs has no way to send an interrupt from outside")
+        }
         _ => None,
     }
 }

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cell::PhysicalAddress;
 use cell::machine::{self, MAGIC, MachineRecord};
@@ -29,12 +29,13 @@ use crate::emulator::Emulator;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::HostFault;
 use crate::fault::host::Target;
-use crate::fault::plan::Strike;
+use crate::fault::plan::{Plan, Strike};
 use crate::guest::machine::{CpuStatus, MachineView};
 use crate::guest::memory::{GuestMemory, field};
 use crate::guest::symbols::physical_address;
 use crate::launch::Launch;
 use crate::observation::Watched;
+use crate::pace::{Moment, Wait};
 use crate::qemu::qtest::BusAccess;
 
 /// Of the machine's own time: the firmware and GRUB take 8 s, with nobody to hurry them.
@@ -54,6 +55,8 @@ pub struct BochsMachine {
     ticks: BTreeSet<u64>,
     still: BTreeMap<u8, Standstill>,
     write_watch: Option<WriteWatch>,
+    /// The end of the span for which it is to run on.
+    until: Moment,
 }
 
 impl BochsMachine {
@@ -81,6 +84,7 @@ impl BochsMachine {
             ticks: BTreeSet::new(),
             still: BTreeMap::new(),
             write_watch: None,
+            until: Moment::default(),
         })
     }
 
@@ -148,20 +152,28 @@ impl Emulator for BochsMachine {
         self.bochs.memory()
     }
 
-    fn elapsed(&self) -> Duration {
-        self.bochs.elapsed()
+    fn now(&self) -> Moment {
+        Moment::after(self.bochs.elapsed())
     }
 
-    fn boot_limit(&self) -> Duration {
-        BOOT_LIMIT
+    fn overdue(&self) -> Option<Duration> {
+        (self.bochs.elapsed() >= BOOT_LIMIT).then_some(BOOT_LIMIT)
     }
 
-    fn pass(&mut self, time: Duration) -> Result<()> {
-        let until = self.elapsed() + time;
-        while self.elapsed() < until {
+    fn begin_wait(&mut self, span: Duration) -> Result<()> {
+        self.until = self.now() + span;
+        Ok(())
+    }
+
+    fn wait(&mut self, limit: Duration) -> Result<Wait> {
+        let begun = Instant::now();
+        while self.now() < self.until {
+            if begun.elapsed() >= limit {
+                return Ok(Wait::GoesOn);
+            }
             self.step(STALL)?;
         }
-        Ok(())
+        Ok(Wait::Over)
     }
 
     fn divided(&mut self, machine: &MachineView) -> Result<()> {
@@ -185,7 +197,11 @@ impl Emulator for BochsMachine {
         self.bochs.serial_text()
     }
 
-    fn prepare(&mut self, _strikes: &[&Strike]) -> Result<()> {
+    fn is_up(&mut self) -> Result<bool> {
+        self.bochs.ended().map(|status| status.is_none())
+    }
+
+    fn prepare(&mut self, _plan: &Plan) -> Result<()> {
         Ok(())
     }
 
@@ -197,6 +213,7 @@ impl Emulator for BochsMachine {
         &mut self,
         target: &Target<'_>,
         cpu: CpuStatus,
+        _strike: &Strike,
         fault: HostFault,
     ) -> Result<String> {
         let who = format!("CPU {} of cell {}", cpu.cpu, cpu.cell);

@@ -12,8 +12,8 @@
 use super::machine::BochsMachine;
 use super::process::Bochs;
 use crate::error::{Error, Result};
-use crate::fault::corrupt::code_end;
 use crate::fault::host::Target;
+use crate::fault::place::code_end;
 use crate::guest::machine::CpuStatus;
 use crate::qemu::qtest::BusAccess;
 

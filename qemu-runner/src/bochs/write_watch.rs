@@ -14,8 +14,8 @@ use cell::address::{Frame, FrameRange};
 use cell::{CellId, PAGE_SIZE, PhysicalAddress};
 
 use crate::error::Result;
-use crate::fault::corrupt::code_end;
 use crate::fault::host::Target;
+use crate::fault::place::code_end;
 use crate::guest::machine::MachineView;
 use crate::guest::memory::GuestMemory;
 use crate::guest::symbols::constant_part;

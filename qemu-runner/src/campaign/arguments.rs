@@ -24,6 +24,9 @@ pub enum CampaignCommand {
 pub struct CheckArguments {
     /// The campaign file.
     pub file: PathBuf,
+    /// Draw what a run does, as a state graph, into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub states: Option<PathBuf>,
 }
 
 /// Arguments of `campaign run`.
@@ -47,6 +50,10 @@ pub struct RunArguments {
     /// Carry out runs of this fault only, controls among them.
     #[arg(long, value_name = "ID")]
     pub only: Option<String>,
+    /// How many runs at a time, 0 for one per CPU of the host. If not said: 1 in real time, 0 in
+    /// the deterministic mode.
+    #[arg(long, value_name = "COUNT")]
+    pub jobs: Option<usize>,
     /// Stop early.
     #[arg(long, value_name = "WHAT")]
     pub stop_on: Option<StopOn>,
@@ -88,6 +95,9 @@ pub struct ReplayArguments {
     /// Write a trace file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Stop at the first fault, and say how gdb is attached; Ctrl-C ends the machine.
+    #[arg(long, conflicts_with = "trace")]
+    pub gdb: bool,
     /// Keep the directory of the run, with the serial log and the guest's memory.
     #[arg(long)]
     pub keep: bool,

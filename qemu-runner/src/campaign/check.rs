@@ -5,16 +5,19 @@ use toml::Spanned;
 
 use super::arguments::CheckArguments;
 use super::file::{Campaign, Class, StrikeKeys};
-use super::statistics::{runs_for_half_width, runs_for_zero_bound};
-use crate::error::{Ending, Result};
+use super::states::{Graph, Outline, Path};
+use super::statistics::{LOOKS, runs_for_half_width, runs_for_zero_bound};
+use super::when::{Until, When};
+use crate::error::{Context, Ending, Result};
 use crate::output::{Format, print_json, print_text, push_line, table};
 use crate::units::float;
 
 /// What a run takes beside the work before its fault, in seconds of the host: the boot, the first
-/// work, recovery, and the time in which nothing more may happen.
-const OVERHEAD_SECONDS: f64 = 4.0;
+/// work, recovery, and the time in which nothing more may happen. An idle host takes less, a busy
+/// one more.
+const OVERHEAD_SECONDS: f64 = 2.0;
 /// What a recovery before the fault takes beside the work after it, in seconds of the host.
-const REHEARSAL_SECONDS: f64 = 1.5;
+const REHEARSAL_SECONDS: f64 = 1.0;
 
 /// A campaign that was checked.
 #[derive(Debug, Serialize)]
@@ -32,6 +35,9 @@ pub struct Checked {
     runs_for_zero_bound: u64,
     seconds_per_run: f64,
     runs_in_file: Option<u32>,
+    /// Numbers of faults at which to look, and the runs that they take.
+    looks: Vec<(u64, u64)>,
+    states: Graph,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,8 +69,28 @@ impl CheckedFault {
             extras.push(drawn.unwrap_or_else(|| format!("{default}{unit}")));
         }
         if let Some(area) = strike.area {
-            extras.push(format!("in its {:?}", area.get_ref()).to_lowercase());
+            extras.push(format!("in its {}", area.get_ref()));
         }
+        if let Some(object) = strike.object {
+            extras.push(format!("in {}", object.get_ref()));
+        }
+        if let Some(registers) = strike.registers {
+            extras.push(format!("{} registers", registers.get_ref()));
+        }
+        extras.extend(
+            target
+                .to
+                .as_ref()
+                .map(|to| format!("to cell: {}", to.text())),
+        );
+        extras.extend(target.operation.as_ref().map(|what| format!("\"{what}\"")));
+        extras.extend(
+            target
+                .program
+                .as_ref()
+                .map(|name| format!("threads \"{name}\"")),
+        );
+        extras.extend(strike.when.get_ref().hook_text());
         if let Some(thaw) = strike.thaw_ms {
             extras.push(format!("thaws after {}", thaw.get_ref().text(" ms")));
         }
@@ -99,15 +125,15 @@ impl Checked {
         let half_width = campaign.header.precision.half_width.0;
         let runs_per_class = runs_for_half_width(half_width);
         let in_all = |share: f64| whole(float(runs_per_class) / share);
+        let checked = |class| checked(class, total);
+        let classes: Vec<CheckedClass> = campaign.classes.iter().map(checked).collect();
         Self {
+            looks: LOOKS.map(|look| (look, whole(float(look) / faults))).into(),
+            states: Graph::of(&outline(campaign, &classes)),
             schema: "hive-campaign-check/1",
             name: campaign.name().into(),
             purpose: campaign.header.purpose.clone(),
-            classes: campaign
-                .classes
-                .iter()
-                .map(|class| checked(class, total))
-                .collect(),
+            classes,
             golden_share: controls.golden.0,
             null_share: controls.null.0,
             half_width,
@@ -145,6 +171,7 @@ impl Checked {
             self.null_share * 100.0
         ));
         line(format_args!("{}", self.needs()));
+        line(format_args!("{}", self.states.text().trim_end()));
         text
     }
 
@@ -170,10 +197,31 @@ impl Checked {
             format!("at most {width:.1} % escapes shown, if none is seen and all have an effect"),
             self.runs_for_zero_bound,
         ));
+        for (position, &(faults, runs)) in self.looks.iter().enumerate() {
+            let position = position + 1;
+            rows.push(row(format!("look {position}, at {faults} faults"), runs));
+        }
         if let Some(runs) = self.runs_in_file {
             rows.push(row("as the file says".into(), u64::from(runs)));
         }
         table(&rows)
+    }
+}
+
+fn outline(campaign: &Campaign, classes: &[CheckedClass]) -> Outline {
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let controls = campaign.header.controls.get_ref();
+    let fault = |fault: &CheckedFault| (fault.when.clone(), fault.text());
+    let path = |class: &CheckedClass| Path {
+        class: class.id.clone(),
+        share: percent(class.share),
+        faults: class.faults.iter().map(fault).collect(),
+    };
+    Outline {
+        rehearsals: *campaign.header.rehearsals.get_ref(),
+        bound_ms: *campaign.header.bound_ms.get_ref(),
+        controls: [controls.golden.0, controls.null.0].map(percent),
+        classes: classes.iter().map(path).collect(),
     }
 }
 
@@ -188,20 +236,18 @@ fn whole(runs: f64) -> u64 {
 }
 
 fn checked(class: &Class, total: u64) -> CheckedClass {
-    let work = class.when.work_ms.get_ref().text(" ms");
-    let mut faults = vec![CheckedFault::of(
-        class.strike(),
-        format!("after {work} of work"),
-    )];
-    if let Some(then) = &class.then {
-        let mut when = match then.when.count.as_ref().map(Spanned::get_ref) {
-            Some(count) => format!("at {} number {}", then.when.event.name(), count.text("")),
-            None => format!("at {}", then.when.event.name()),
-        };
-        if let Some(delay) = &then.when.delay_us {
-            when = format!("{when} and {} later", delay.get_ref().text(" us"));
-        }
-        faults.push(CheckedFault::of(then.strike(), when));
+    let when = |when: &When| when.text();
+    let mut first = when(class.when.get_ref());
+    if let Some(repeat) = class.repeat.as_ref().map(Spanned::get_ref) {
+        let (faults, rate) = (
+            repeat.faults.get_ref().text(""),
+            repeat.rate_per_s.get_ref().0,
+        );
+        first = format!("{first}; up to {faults} of them, {rate} per second");
+    }
+    let mut faults = vec![CheckedFault::of(class.strike(), first)];
+    for then in &class.then.0 {
+        faults.push(CheckedFault::of(then.strike(), when(then.when.get_ref())));
     }
     let weight = *class.weight.get_ref();
     CheckedClass {
@@ -215,9 +261,22 @@ fn checked(class: &Class, total: u64) -> CheckedClass {
 fn seconds_per_run(campaign: &Campaign, total: u64) -> f64 {
     let rehearsals = f64::from(*campaign.header.rehearsals.get_ref());
     let of = |class: &Class| {
-        let work = class.when.work_ms.get_ref().mean() / 1e3;
+        let work = class.when.get_ref().mean_work_ms() / 1e3;
         let beforehand = rehearsals * (work + REHEARSAL_SECONDS);
-        float(*class.weight.get_ref()) * (work + beforehand)
+        let more = class
+            .repeat
+            .as_ref()
+            .map(Spanned::get_ref)
+            .map_or(0.0, |repeat| {
+                let settles = if repeat.until == Until::Bound {
+                    REHEARSAL_SECONDS
+                } else {
+                    0.0
+                };
+                let between = 1.0 / repeat.rate_per_s.get_ref().0 + settles;
+                (repeat.faults.get_ref().mean() - 1.0).max(0.0) * between
+            });
+        float(*class.weight.get_ref()) * (work + beforehand + more)
     };
     let work: f64 = campaign.classes.iter().map(of).sum();
     OVERHEAD_SECONDS + work / float(total)
@@ -240,6 +299,10 @@ fn clock(seconds: f64) -> String {
 pub fn command(arguments: &CheckArguments, format: Format) -> Result<Ending> {
     let (_, campaign) = super::load(&arguments.file)?;
     let checked = Checked::of(&campaign);
+    if let Some(path) = &arguments.states {
+        let written = std::fs::write(path, checked.states.svg()?);
+        written.context(|| format!("--states: writing {}", path.display()))?;
+    }
     match format {
         Format::Json => print_json(&checked)?,
         Format::Text => print_text(&checked.text())?,

@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::file::{Campaign, Mode};
+use super::file::Campaign;
 use super::record::Record;
 use crate::commands::Setup;
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
+use crate::launch::Mode;
 
 const MANIFEST: &str = "manifest.json";
 const RUNS: &str = "runs.jsonl";

@@ -9,11 +9,13 @@
 //! 2. Only the raw words of ChaCha8 are taken from a crate; how a word becomes a number is fixed
 //!    here. So a run stays the same when the crate's own distributions change.
 
+use cell::fault::MILLION;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::file::Share;
 use crate::units::float;
 
 /// Where the streams of one run come from.
@@ -75,7 +77,14 @@ pub enum Number {
     LogUniform(u64, u64),
     /// One of these.
     Choice(Vec<u64>),
+    /// How many tries until one succeeds, each with so many chances in a million; from 1.
+    Geometric(u32),
+    /// The time until something that comes at random, so long on average.
+    Exponential(u64),
 }
+
+/// Draws without an end are cut off here, at so many times their mean: one in 500 million is.
+const TAIL: u64 = 20;
 
 impl Number {
     /// Draws it.
@@ -91,6 +100,16 @@ impl Number {
                 value.clamp(*low, *high)
             }
             Self::Choice(choices) => *stream.choose(choices),
+            Self::Geometric(chances) => {
+                let fails = 1.0 - f64::from(*chances) / 1e6;
+                // With certainty the quotient is no number, and the first try succeeds.
+                let tries = (1.0 - stream.unit()).ln() / fails.ln();
+                (1 + whole(tries.floor())).clamp(1, self.bounds().1)
+            }
+            Self::Exponential(mean) => {
+                let drawn = -(1.0 - stream.unit()).ln() * float(*mean);
+                whole(drawn.round()).min(self.bounds().1)
+            }
         }
     }
 
@@ -103,6 +122,10 @@ impl Number {
                 let least = choices.iter().min().copied().unwrap_or_default();
                 (least, choices.iter().max().copied().unwrap_or_default())
             }
+            Self::Geometric(chances) => {
+                (1, (u64::from(MILLION) * TAIL).div_ceil((*chances).into()))
+            }
+            Self::Exponential(mean) => (0, mean.saturating_mul(TAIL)),
         }
     }
 
@@ -117,6 +140,8 @@ impl Number {
                 let sum: f64 = choices.iter().map(|&value| float(value)).sum();
                 sum / float(choices.len() as u64)
             }
+            Self::Geometric(chances) => 1e6 / f64::from(*chances),
+            Self::Exponential(mean) => float(*mean),
         }
     }
 
@@ -130,6 +155,11 @@ impl Number {
                 let words: Vec<String> = choices.iter().map(u64::to_string).collect();
                 format!("{}{unit}", words.join(" or "))
             }
+            Self::Geometric(chances) => {
+                let share = f64::from(*chances) / 1e6;
+                format!("1{unit} or more (geometric, {share})")
+            }
+            Self::Exponential(mean) => format!("{mean}{unit} on average (exponential)"),
         }
     }
 
@@ -149,7 +179,18 @@ impl Number {
 }
 
 const EXPECTED: &str = "a whole number, { uniform = [least, greatest] }, \
-                        { log_uniform = [least, greatest] } or { choice = [values] }";
+                        { log_uniform = [least, greatest] }, { choice = [values] }, \
+                        { geometric = share } or { exponential = mean }";
+
+/// A number drawn as a fraction; 0 for what is no number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and what is drawn is cut off after it"
+)]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
@@ -179,7 +220,11 @@ impl<'de> Visitor<'de> for NumberVisitor {
         let Some(kind) = map.next_key::<String>()? else {
             return Err(A::Error::custom(format!("expected {EXPECTED}")));
         };
-        let number = Number::of(&kind, map.next_value()?).map_err(A::Error::custom)?;
+        let number = match kind.as_str() {
+            "geometric" => Number::Geometric(chances(map.next_value()?)),
+            "exponential" => Number::Exponential(map.next_value::<u64>()?.max(1)),
+            _ => Number::of(&kind, map.next_value()?).map_err(A::Error::custom)?,
+        };
         match map.next_key::<String>()? {
             Some(second) => Err(A::Error::custom(format!(
                 "\"{second}\" beside \"{kind}\"; expected {EXPECTED}"
@@ -187,6 +232,11 @@ impl<'de> Visitor<'de> for NumberVisitor {
             None => Ok(number),
         }
     }
+}
+
+/// A share in millionths, at least one.
+fn chances(share: Share) -> u32 {
+    (share.millionths() as u32).max(1)
 }
 
 #[cfg(test)]
@@ -225,6 +275,11 @@ mod tests {
             Number::Uniform(0, u64::MAX),
             Number::LogUniform(1, 50_000),
             Number::Choice(vec![2, 4, 8]),
+            Number::Geometric(20_000),
+            Number::Geometric(1),
+            Number::Geometric(999_999),
+            Number::Exponential(1),
+            Number::Exponential(u64::MAX),
         ];
         for number in numbers {
             let (least, greatest) = number.bounds();
@@ -233,6 +288,16 @@ mod tests {
                 let value = number.draw(&mut stream);
                 assert!((least..=greatest).contains(&value), "{value} of {number:?}");
             }
+        }
+    }
+
+    #[test]
+    fn waiting_times_have_the_mean_that_is_asked_for() {
+        for number in [Number::Geometric(50_000), Number::Exponential(1000)] {
+            let mut stream = stream(1, "mean");
+            let sum: u64 = (0..4000).map(|_| number.draw(&mut stream)).sum();
+            let ratio = float(sum) / 4000.0 / number.mean();
+            assert!((0.95..1.05).contains(&ratio), "{ratio} of {number:?}");
         }
     }
 

@@ -6,15 +6,16 @@
 //! 2. Whatever the file holds, it is refused with line, key and what was expected, never with a
 //!    panic.
 
-use cell::trace::Event;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
 
 use super::draw::Number;
 use super::validate::{self, Problem};
+use super::when::{OneOrMany, Repeat, When};
 use crate::fault::catalogue::Fault;
-use crate::fault::plan::{Area, parse_event};
+use crate::fault::plan::{Area, Registers};
+use crate::launch::Mode;
 use crate::machine::Machine;
 
 /// The first key of every campaign file.
@@ -103,15 +104,6 @@ fn bound() -> Spanned<u64> {
 
 fn one_spanned() -> Spanned<u64> {
     Spanned::new(0..0, 1)
-}
-
-/// How runs are carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// All CPUs at once, as fast as the host goes.
-    #[default]
-    Realtime,
 }
 
 /// How precise the result shall be, at 95 %.
@@ -244,21 +236,20 @@ pub struct Class {
     pub area: Option<Spanned<Area>>,
     /// For `cpu.freeze`: when the CPU goes on, in milliseconds of the host.
     pub thaw_ms: Option<Spanned<Number>>,
+    /// For faults of memory: an object of the kernel instead of an area.
+    pub object: Option<Spanned<String>>,
+    /// For `reg.bitflip`: which registers.
+    pub registers: Option<Spanned<Registers>>,
     /// When it strikes.
-    pub when: Time,
-    /// A second fault.
-    pub then: Option<Then>,
+    pub when: Spanned<When>,
+    /// The faults after it, each counted from the one before.
+    #[serde(default)]
+    pub then: OneOrMany<Then>,
+    /// More faults of its kind in the same run.
+    pub repeat: Option<Spanned<Repeat>>,
 }
 
-/// When a first fault strikes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Time {
-    /// How long the cells work before it, in milliseconds of the host.
-    pub work_ms: Spanned<Number>,
-}
-
-/// A second fault.
+/// A fault after another.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Then {
@@ -272,28 +263,15 @@ pub struct Then {
     pub area: Option<Spanned<Area>>,
     /// For `cpu.freeze`: when the CPU goes on, in milliseconds of the host.
     pub thaw_ms: Option<Spanned<Number>>,
+    /// For faults of memory: an object of the kernel instead of an area.
+    pub object: Option<Spanned<String>>,
+    /// For `reg.bitflip`: which registers.
+    pub registers: Option<Spanned<Registers>>,
     /// When it strikes.
-    pub when: After,
+    pub when: Spanned<When>,
 }
 
-/// When a second fault strikes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct After {
-    /// The event that it waits for.
-    #[serde(deserialize_with = "event")]
-    pub event: Event,
-    /// Which occurrence of the event.
-    pub count: Option<Spanned<Number>>,
-    /// How long after the event, in microseconds of the host.
-    pub delay_us: Option<Spanned<Number>>,
-}
-
-fn event<'de, D: Deserializer<'de>>(source: D) -> Result<Event, D::Error> {
-    parse_event(&String::deserialize(source)?).map_err(D::Error::custom)
-}
-
-/// What first and second faults have in common.
+/// What first and later faults have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct StrikeKeys<'a> {
     /// The fault.
@@ -306,6 +284,12 @@ pub struct StrikeKeys<'a> {
     pub area: Option<&'a Spanned<Area>>,
     /// For `cpu.freeze`: when the CPU goes on.
     pub thaw_ms: Option<&'a Spanned<Number>>,
+    /// For faults of memory: an object of the kernel instead of an area.
+    pub object: Option<&'a Spanned<String>>,
+    /// For `reg.bitflip`: which registers.
+    pub registers: Option<&'a Spanned<Registers>>,
+    /// When it strikes.
+    pub when: &'a Spanned<When>,
 }
 
 impl Class {
@@ -317,12 +301,15 @@ impl Class {
             argument: self.argument.as_ref(),
             area: self.area.as_ref(),
             thaw_ms: self.thaw_ms.as_ref(),
+            object: self.object.as_ref(),
+            registers: self.registers.as_ref(),
+            when: &self.when,
         }
     }
 }
 
 impl Then {
-    /// What strikes second.
+    /// What strikes.
     pub const fn strike(&self) -> StrikeKeys<'_> {
         StrikeKeys {
             model: self.model,
@@ -330,6 +317,9 @@ impl Then {
             argument: self.argument.as_ref(),
             area: self.area.as_ref(),
             thaw_ms: self.thaw_ms.as_ref(),
+            object: self.object.as_ref(),
+            registers: self.registers.as_ref(),
+            when: &self.when,
         }
     }
 }
@@ -343,6 +333,12 @@ pub struct Target {
     /// Which of its CPUs, for faults of one CPU.
     #[serde(default)]
     pub cpu: Choice,
+    /// For faults of messages: the cell that they go to.
+    pub to: Option<Choice>,
+    /// For faults of messages: what they ask for or answer.
+    pub operation: Option<String>,
+    /// For `program.kill`: the name of the threads.
+    pub program: Option<String>,
 }
 
 /// One of several.

@@ -3,11 +3,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`arguments`] | the command line |
-//! | [`file`], [`validate`] | the campaign file, and what it must keep to |
+//! | [`file`], [`when`], [`validate`] | the campaign file, and what it must keep to |
 //! | [`draw`], [`resolve`] | from a seed to everything that a run does |
-//! | [`check`] | what a campaign does and needs, without running it |
-//! | [`run`] | carrying out the runs |
-//! | [`outcome`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
+//! | [`check`], [`states`] | what a campaign does and needs, without running it |
+//! | [`run`], [`jobs`] | carrying out the runs, several at a time |
+//! | [`outcome`], [`lanes`], [`record`] | what a run counts as, and its line in `runs.jsonl` |
 //! | [`directory`] | the manifest and the finished runs; going on where they stopped |
 //! | [`statistics`], [`summary`] | intervals, bounds, latencies; what the runs show together |
 //! | [`report`] | the summary on the terminal and as files |
@@ -19,15 +19,19 @@ pub mod compare;
 pub mod directory;
 pub mod draw;
 pub mod file;
+pub mod jobs;
+pub mod lanes;
 pub mod outcome;
 pub mod record;
 pub mod replay;
 pub mod report;
 pub mod resolve;
 pub mod run;
+pub mod states;
 pub mod statistics;
 pub mod summary;
 pub mod validate;
+pub mod when;
 
 use std::fs;
 use std::path::Path;

@@ -6,12 +6,18 @@
 //! # Invariants
 //! 1. The first label that applies holds, in the order of [`Containment`]; but nothing that broke
 //!    containment is hidden behind a second fault that never struck.
+//!    The others that apply are kept beside it.
 //! 2. What could not be judged ([`Containment::is_valid`]) counts for nothing, and is shown.
+//! 3. That a cell met its fault is said only where the fault cannot be missed.
 //!
 //! # Not guaranteed
 //! Without a look at all memory, a changed bit or pointer that was never used and one whose traces
 //! are still there look the same: both are [`Effect::NotManifested`]. Suspicions prove nothing: a
-//! busy host causes them all the time.
+//! busy host causes them all the time. A run that is slow without standing still is not
+//! [`Containment::Degraded`]: how much work is due is known only from the controls, so the report
+//! compares the two.
+
+use std::collections::BTreeSet;
 
 use cell::machine::EvidenceKind;
 use cell::trace::Event;
@@ -54,7 +60,8 @@ labels! {
         SystemFailure = "system failure",
         /// A survivor took wrong bytes for right ones.
         FsvExternal = "fail-silence violation",
-        /// A cell that the fault was not injected into crashed, hung, or lost work.
+        /// A cell that the fault was not injected into crashed or hung, or lost work with nobody
+        /// suspected.
         Propagated = "propagated",
         /// A healthy cell was voted out.
         WrongAccusation = "wrong accusation",
@@ -72,6 +79,18 @@ labels! {
         ContainedReintegrated = "contained, reintegrated",
         /// The cell did not fail, and nobody else did.
         NotManifested = "not manifested",
+    }
+}
+
+labels! {
+    /// What else is to be said of a run, whatever its label.
+    Flag {
+        /// A program died, or lost work, that had nothing to do with a cell that died.
+        Overkill = "overkill",
+        /// A survivor stood still for longer than the campaign allows.
+        Paused = "paused",
+        /// Cells voted, and expelled nobody.
+        FalseAlarm = "false alarm",
     }
 }
 
@@ -130,6 +149,52 @@ pub fn classify(
     (containment(run, verdict, latencies, effect, limit), effect)
 }
 
+/// Every label that something speaks for, the worst first.
+pub fn labels(
+    run: &Observation,
+    verdict: &Verdict,
+    latencies: &Latencies,
+) -> BTreeSet<Containment> {
+    let violations = verdict.violations.iter();
+    violations
+        .filter_map(|violation| label(violation, run, verdict, latencies))
+        .collect()
+}
+
+/// What else is to be said of a run.
+pub fn flags(run: &Observation, verdict: &Verdict, limit: PauseLimit) -> Vec<Flag> {
+    let needless = |violation: &Violation| {
+        matches!(
+            violation,
+            Violation::BystanderDied { .. }
+                | Violation::KilledForNothing { .. }
+                | Violation::LostWithTheLiving { .. }
+        )
+    };
+    let found = [
+        (Flag::Overkill, verdict.violations.iter().any(needless)),
+        (Flag::Paused, is_paused(verdict, limit)),
+        (Flag::FalseAlarm, run.false_alarms() > 0),
+    ];
+    let found = found.into_iter().filter(|&(_, holds)| holds);
+    found.map(|(flag, _)| flag).collect()
+}
+
+/// The longest pause of a worker of a cell that survived and that no fault was injected into: a
+/// target that stands still for a while does what its fault says.
+pub fn longest_pause_us(verdict: &Verdict) -> Option<u64> {
+    let others = verdict
+        .cells
+        .iter()
+        .filter(|cell| !verdict.targets.contains(&cell.cell));
+    others.filter_map(|cell| cell.longest_pause_us).max()
+}
+
+fn is_paused(verdict: &Verdict, limit: PauseLimit) -> bool {
+    let longest = longest_pause_us(verdict);
+    limit.is_some_and(|limit| longest.is_some_and(|longest| longest > limit))
+}
+
 fn containment(
     run: &Observation,
     verdict: &Verdict,
@@ -137,20 +202,14 @@ fn containment(
     effect: Option<Effect>,
     limit: PauseLimit,
 ) -> Containment {
-    let labels = verdict.violations.iter();
-    let worst = labels.filter_map(|violation| label(violation, run, verdict, latencies));
-    if let Some(worst) = worst.min() {
+    if let Some(&worst) = labels(run, verdict, latencies).first() {
         return worst;
     }
     let asked_in_vain = !run.not_triggered.is_empty() || !run.not_carried_out.is_empty();
     if effect.is_some() && (asked_in_vain || !carried_out(run, verdict)) {
         return Containment::NotInjected;
     }
-    let pauses = verdict
-        .cells
-        .iter()
-        .filter_map(|cell| cell.longest_pause_us);
-    if limit.is_some_and(|limit| pauses.max().is_some_and(|longest| longest > limit)) {
+    if is_paused(verdict, limit) {
         return Containment::Degraded;
     }
     let failed = !verdict.dead.is_empty() || effect == Some(Effect::FsvLocal);
@@ -183,11 +242,16 @@ fn label(
                 (true, true) => return None,
             }
         }
-        Violation::LostWithTheLiving { .. } | Violation::StrayStores { .. } => {
-            Containment::Propagated
+        Violation::LiveSetsDiffer { .. } | Violation::LiveSetUntrue { .. } => {
+            Containment::SplitView
         }
-        Violation::LiveSetsDiffer { .. } => Containment::SplitView,
-        Violation::Unnoticed { .. } if noticed => Containment::RecoveryFailed,
+        // The dead may take along the work that needed them. More than that is too much.
+        Violation::Unnoticed { .. } | Violation::LostWithTheLiving { .. } if noticed => {
+            Containment::RecoveryFailed
+        }
+        Violation::LostWithTheLiving { .. }
+        | Violation::ForeignWrite(_)
+        | Violation::StrayStores { .. } => Containment::Propagated,
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
             match (noticed, is_target(cell)) {
@@ -251,23 +315,22 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
         Effect::Hang
     } else if wrong {
         Effect::FsvLocal
-    } else if is_memory(first.fault) {
-        Effect::NotManifested
-    } else {
+    } else if !first.fault.is_latent() {
         Effect::Masked
+    } else {
+        Effect::NotManifested
     }
 }
 
-/// Whether a fault waits in memory until something uses it.
-fn is_memory(fault: Fault) -> bool {
-    [HostFault::MemBitflip, HostFault::MemPointer]
+/// Whether a fault is itself the stop of a CPU.
+pub fn stops_by_itself(fault: Fault) -> bool {
+    [HostFault::CpuHalt, HostFault::CpuFreeze]
         .map(Fault::Host)
         .contains(&fault)
 }
 
 fn death(run: &Observation, fault: Fault, cell: usize) -> Effect {
-    let stops = [HostFault::CpuHalt, HostFault::CpuFreeze].map(Fault::Host);
-    if stops.contains(&fault) {
+    if stops_by_itself(fault) {
         return Effect::Halted;
     }
     let evidence = |record: &Observed| {

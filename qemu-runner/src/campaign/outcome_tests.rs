@@ -5,9 +5,8 @@
 
 use super::*;
 use crate::fault::catalogue::Expectation;
-use crate::verdict::tests::{cell, good_run, record};
+use crate::verdict::tests::{cell, good_run, record, stays_out};
 use cell::fault::InnerFault;
-use cell::machine::CellState;
 
 use crate::observation::End;
 
@@ -47,10 +46,7 @@ const FAULTS: [(&str, Change, Containment, Effect); 14] = [
     ),
     (
         "not taken back",
-        |run| {
-            run.after[1].state = CellState::Expelled;
-            run.after[1].serves = false;
-        },
+        stays_out,
         Containment::Contained,
         Effect::Halted,
     ),
@@ -79,7 +75,7 @@ const FAULTS: [(&str, Change, Containment, Effect); 14] = [
     (
         "work lost with the living",
         |run| run.after[0].account.lost_with[2] = 4,
-        Containment::Propagated,
+        Containment::RecoveryFailed,
         Effect::Halted,
     ),
     (
@@ -230,6 +226,48 @@ fn a_control_in_which_somebody_dies_accuses_wrongly() {
     };
     let found = classified(Kind::Golden, dead, None);
     assert_eq!(found, (Containment::WrongAccusation, None));
+}
+
+#[test]
+fn what_else_holds_is_kept_beside_the_label() {
+    let mut run = good_run();
+    run.after[2] = cell(2, 5);
+    run.after[0].account.operations[2].wrong = 3;
+    run.after[0].account.longest_pause = 60_000_000;
+    run.records
+        .push(record(120, Source::Cell(0), Event::FalseAlarm, [2, 0]));
+    let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
+    let labels: Vec<Containment> = labels(&run, &verdict, &latencies).into_iter().collect();
+    assert_eq!(
+        labels,
+        [Containment::FsvExternal, Containment::WrongAccusation]
+    );
+    let found = flags(&run, &verdict, Some(50_000));
+    assert_eq!(found, [Flag::Overkill, Flag::Paused, Flag::FalseAlarm]);
+    let quiet = good_run();
+    assert_eq!(flags(&quiet, &Verdict::of(&quiet), None), []);
+}
+
+#[test]
+fn a_target_that_stands_still_is_no_degradation() {
+    let frozen: Change = |run| {
+        survived(run);
+        run.injected[0].expectation = Expectation::MayDie;
+        run.after[1].account.longest_pause = 60_000_000;
+    };
+    let found = classified(Kind::Fault, frozen, Some(50_000));
+    assert_eq!(found, (Containment::NotManifested, Some(Effect::Masked)));
+}
+
+#[test]
+fn work_lost_with_the_living_and_nobody_suspected_has_propagated() {
+    let lost: Change = |run| {
+        survived(run);
+        run.injected[0].expectation = Expectation::MayDie;
+        run.after[0].account.lost_with[2] = 4;
+    };
+    let found = classified(Kind::Fault, lost, None);
+    assert_eq!(found.0, Containment::Propagated);
 }
 
 #[test]

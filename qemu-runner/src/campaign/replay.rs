@@ -1,6 +1,8 @@
 //! One run of a campaign again, from what was resolved then.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use super::arguments::ReplayArguments;
 use super::directory::{self, Finished};
@@ -11,11 +13,12 @@ use crate::cli::EmulatorArgument;
 use crate::commands::{judge, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
+use crate::interrupt;
 use crate::latency::Latencies;
-use crate::launch::Keep;
-use crate::launch::Serial;
+use crate::launch::{Keep, Serial};
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
+use crate::session::Session;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
 
@@ -51,7 +54,7 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         Keep::Nothing
     };
     let machine = campaign.machine.get_ref().machine();
-    let program = program(EmulatorArgument::Qemu, &machine)?;
+    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
     let launch = prepare(
         program,
         machine,
@@ -65,6 +68,11 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         None => Detail::Events,
     };
     let plan = resolved.plan();
+    if arguments.gdb {
+        let (session, socket) = experiment::stop_at_fault(&launch, &plan, &mut progress)?;
+        progress.clear();
+        return debug(session, &socket, &resolved);
+    }
     let run = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
@@ -75,8 +83,16 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         &latencies,
         pause_limit(&campaign),
     );
-    let then = finished.records.get(&arguments.run);
-    let then = then.map_or("not finished", |record| record.containment.text());
+    let record = finished.records.get(&arguments.run);
+    let hash_then = record.and_then(|record| record.ram_sha256.as_deref());
+    if let (Some(then), Some(now)) = (hash_then, &run.ram_sha256) {
+        if then == now {
+            eprintln!("all memory is as it was then: SHA-256 {now}");
+        } else {
+            eprintln!("memory is not as it was then: SHA-256 {now}, {then} then");
+        }
+    }
+    let then = record.map_or("not finished", |record| record.containment.text());
     eprintln!(
         "run {} of {}, {}: {then} then, {} now",
         arguments.run,
@@ -85,4 +101,23 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         now.text()
     );
     judge(&launch, &plan, &run, trace, format)
+}
+
+/// Leaves a stopped machine to the user, until QEMU ends or an interrupt is asked for.
+fn debug(mut session: Session, socket: &Path, resolved: &Resolved) -> Result<Ending> {
+    let (kernel, monitor) = (
+        session.images.kernel.display(),
+        session.images.monitor.display(),
+    );
+    eprintln!(
+        "stopped after the first fault of {}; in another terminal:\n\
+         gdb -ex 'file {kernel}' -ex 'add-symbol-file {monitor}' -ex 'target remote {}'\n\
+         Ctrl-C ends the machine",
+        resolved.text(),
+        socket.display()
+    );
+    while session.emulator.is_up()? && interrupt::check().is_ok() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(Ending::Held)
 }

@@ -83,7 +83,7 @@ fn what_is_drawn_exists() {
     for run in all(7, 1000) {
         assert!(run.first.cell < 4 && run.first.cpu_index < 2);
         assert!(run.first.seed < SEEDS);
-        match run.second {
+        match run.then.first() {
             None => assert!((500..=2000).contains(&run.work_ms)),
             Some((strike, trigger)) => {
                 assert_eq!(run.first.fault, Fault::Host(HostFault::MemBitflip));
@@ -101,5 +101,49 @@ fn what_is_resolved_survives_its_file() {
     for run in all(7, 50) {
         let line = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<Resolved>(&line).unwrap(), run);
+    }
+}
+
+const SERIES: &str = r#"
+schema = "hive-campaign/1"
+[campaign]
+name = "series"
+purpose = "To be resolved"
+[[fault]]
+id = "bits"
+model = "mem.burst"
+area = "heap"
+target = { cell = "random" }
+when = { rate_per_s = 2.0 }
+repeat = { faults = 10, rate_per_s = 5.0, until = "death" }
+[[fault]]
+id = "mixed"
+model = "rpc.drop"
+target = { cell = "random", to = "random_survivor", operation = "work" }
+when = { work_ms = 300, probability = 0.5, times = 3 }
+repeat = { faults = 10, rate_per_s = 5.0, until = "bound", anew = "class" }
+"#;
+
+#[test]
+fn a_series_keeps_its_cell_or_draws_everything_anew() {
+    let campaign = Campaign::parse(SERIES).unwrap();
+    let runs = (0..200).map(|run| Resolved::of(&campaign, 1, run));
+    for run in runs {
+        assert_eq!(run.then.len(), 9);
+        let strikes = || run.then.iter().map(|(strike, _)| strike);
+        let is_class = |strike: &&Strike| strike.fault == run.first.fault;
+        if run.class == "bits" {
+            assert_eq!(run.series, Series::UntilDeath);
+            assert!(run.is_of_one_cell() && strikes().filter(is_class).count() == 9);
+            let seeds: std::collections::BTreeSet<u64> = strikes().map(|it| it.seed).collect();
+            assert_eq!(seeds.len(), 9, "another bit each time");
+        } else {
+            let hook = &run.first.hook;
+            assert_eq!((hook.probability, run.first.argument), (500_000, 3));
+            assert_ne!(hook.to, Some(run.first.cell));
+            assert_eq!(run.series, Series::UntilBound);
+            assert!(!run.is_of_one_cell(), "one in a quarter of a million");
+            assert!(run.then.iter().all(|(_, it)| it.cause == Cause::Settled));
+        }
     }
 }

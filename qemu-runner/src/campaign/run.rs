@@ -1,17 +1,15 @@
-//! Carries out the runs of a campaign, one after the other.
-//!
-//! # Invariants
-//! 1. An interrupt or an error loses the run in progress and no other.
-//! 2. A run that QEMU or the runner could not finish is recorded as such and is not tried again.
+//! The command that runs a campaign and reports on it.
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::arguments::{RunArguments, StopOn};
+use super::arguments::RunArguments;
 use super::directory::{Beginning, Journal, Manifest};
-use super::file::{Campaign, Mode};
-use super::outcome::{Containment, PauseLimit};
-use super::record::Record;
+use super::file::Campaign;
+use super::jobs::{Engine, Job};
+use super::outcome::PauseLimit;
 use super::resolve::Resolved;
 use super::{report, summary::Summary};
 use crate::cli::EmulatorArgument;
@@ -19,115 +17,27 @@ use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::workspace_root;
-use crate::launch::Serial;
-use crate::launch::{Keep, Launch};
+use crate::launch::{Keep, Launch, Mode, Serial};
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text};
 use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
 const RUNS: u32 = 100;
-/// So many runs in a row that could not be carried out end a campaign.
-const FAILURES_MAX: u32 = 3;
-/// The share of such runs, in percent, from which on a campaign shows nothing.
+/// The share of runs that could not be carried out, in percent, from which on a campaign shows
+/// nothing.
 const INFRA_PERCENT_MAX: usize = 10;
 
-/// Something that carries out runs.
-pub trait Engine {
-    /// Carries out a run.
-    ///
-    /// # Errors
-    /// Whatever kept it from doing so; what the machine does is in the [`Observation`].
-    fn carry_out(&mut self, run: &Resolved, progress: &mut Progress) -> Result<Observation>;
-}
-
-/// One QEMU for each run, all CPUs at once.
+/// One QEMU for each run.
 #[derive(Debug)]
-pub struct Realtime {
+pub struct Machines {
     /// What to start.
     pub launch: Launch,
 }
 
-impl Engine for Realtime {
-    fn carry_out(&mut self, run: &Resolved, progress: &mut Progress) -> Result<Observation> {
+impl Engine for Machines {
+    fn carry_out(&self, run: &Resolved, progress: &mut Progress) -> Result<Observation> {
         experiment::run(&self.launch, &run.plan(), Detail::Events, progress)
-    }
-}
-
-/// What to run.
-#[derive(Debug)]
-pub struct Job<'a> {
-    /// The campaign.
-    pub campaign: &'a Campaign,
-    /// Its seed.
-    pub seed: u64,
-    /// How many runs, with those that are finished already.
-    pub runs: u32,
-    /// Only runs of this class.
-    pub only: Option<&'a str>,
-    /// When to stop early.
-    pub stop_on: Option<StopOn>,
-}
-
-impl Job<'_> {
-    /// Carries out every run that is not finished.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`]; [`Error::Campaign`] if nothing works; [`Error::Host`].
-    pub fn carry_out(
-        &self,
-        engine: &mut dyn Engine,
-        journal: &mut Journal,
-        progress: &mut Progress,
-    ) -> Result<()> {
-        let mut failures = 0;
-        for number in 0..self.runs {
-            if journal.records.contains_key(&number) {
-                continue;
-            }
-            let resolved = Resolved::of(self.campaign, self.seed, number);
-            if self.only.is_some_and(|only| only != resolved.class) {
-                continue;
-            }
-            let title = format!("run {number} of {}, {}", self.runs, resolved.text());
-            progress.begin(&title);
-            let record = self.one(engine, resolved, progress)?;
-            failures = match record.containment {
-                Containment::Infra => failures + 1,
-                _ => 0,
-            };
-            let problem = record.infra.clone().unwrap_or_default();
-            let violation = record.is_violation();
-            progress.clear();
-            journal.add(record)?;
-            if failures == FAILURES_MAX {
-                return Err(Error::Campaign(format!(
-                    "{failures} runs in a row could not be carried out, the last: {problem}"
-                )));
-            }
-            if violation && self.stop_on == Some(StopOn::Violation) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn one(
-        &self,
-        engine: &mut dyn Engine,
-        resolved: Resolved,
-        progress: &mut Progress,
-    ) -> Result<Record> {
-        let started = Instant::now();
-        match engine.carry_out(&resolved, progress) {
-            Ok(run) => {
-                let limit = pause_limit(self.campaign);
-                Ok(Record::of(resolved, &run, limit, started.elapsed()))
-            }
-            // Neither says anything about this run alone.
-            Err(error @ (Error::Interrupted | Error::Usage(_) | Error::Build(_))) => Err(error),
-            Err(error) => Ok(Record::failed(resolved, &error, started.elapsed())),
-        }
     }
 }
 
@@ -149,9 +59,10 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     if let Some(only) = only {
         super::known_class(&campaign, only)?;
     }
+    let at_once = at_once(arguments.jobs, campaign.header.mode);
     let mut progress = Progress::new();
     let machine = campaign.machine.get_ref().machine();
-    let program = program(EmulatorArgument::Qemu, &machine)?;
+    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
     let launch = prepare(
         program,
         machine,
@@ -172,14 +83,13 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
         campaign: &campaign,
         seed,
         runs,
+        at_once,
         only,
         stop_on: arguments.stop_on,
     };
-    let mut engine = match campaign.header.mode {
-        Mode::Realtime => Realtime { launch },
-    };
+    let engine = Machines { launch };
     let started = Instant::now();
-    let ended = job.carry_out(&mut engine, &mut journal, &mut progress);
+    let ended = job.carry_out(&engine, &mut journal, &mut progress);
     drop(progress);
     if let Err(Error::Interrupted) = ended {
         let (finished, shown) = (journal.records.len(), path.display());
@@ -187,6 +97,29 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     }
     ended?;
     finish(&journal, &manifest, started.elapsed(), format)
+}
+
+/// How many runs at a time: `asked`, or one per CPU of the host where that changes nothing.
+fn at_once(asked: Option<usize>, mode: Mode) -> usize {
+    let all = || thread::available_parallelism().map_or(1, NonZero::get);
+    let at_once = match (asked, mode) {
+        (None, Mode::Realtime) => 1,
+        (Some(0), Mode::Realtime) => {
+            eprintln!(
+                "--jobs 0 is one run at a time: in real time they would slow each other down"
+            );
+            1
+        }
+        (None | Some(0), Mode::Deterministic) => all(),
+        (Some(asked), _) => asked,
+    };
+    if at_once > 1 && mode == Mode::Realtime {
+        eprintln!(
+            "warning: {at_once} machines in real time at once: they slow each other down, and \
+             their times and suspicions show that"
+        );
+    }
+    at_once
 }
 
 fn default_directory(name: &str, seed: u64) -> PathBuf {
@@ -224,7 +157,3 @@ fn finish(
     }
     Ok(summary.ending())
 }
-
-#[cfg(test)]
-#[path = "run_tests.rs"]
-mod tests;

@@ -5,16 +5,22 @@
 
 use std::collections::HashSet;
 
+use cell::fault::InnerFault;
 use toml::Spanned;
 
 use super::draw::Number;
-use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys};
+use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
+use super::when::{Anew, Repeat};
 use crate::fault::catalogue::{Fault, HostFault};
+use crate::fault::plan::parse_operation;
+use crate::launch::Mode;
 
 /// Longest time in a file: an hour, in milliseconds.
 const MILLISECONDS_MAX: u64 = 3_600_000;
 /// Highest occurrence of an event that can be waited for.
 const COUNT_MAX: u64 = 1_000_000;
+/// Most faults of a series.
+const REPEATS_MAX: u64 = 10_000;
 /// Most recoveries before a fault.
 const REHEARSALS_MAX: u32 = 100;
 
@@ -179,20 +185,140 @@ impl Check<'_> {
     }
 
     fn class(&self, class: &Class) -> Result<(), Problem> {
-        self.number(&class.when.work_ms, 0, MILLISECONDS_MAX)?;
+        let when = class.when.get_ref();
+        if when.work_ms.is_some() == when.rate_per_s.is_some() {
+            let problem = "expected one of work_ms and rate_per_s";
+            return self.refuse(&class.when, problem);
+        }
         if class.target.get_ref().cell == Choice::RandomSurvivor {
             let problem = "only a second fault has survivors; expected cells or \"random\"";
             return self.refuse(&class.target, problem);
         }
         self.strike(class.strike())?;
-        if let Some(then) = &class.then {
-            self.strike(then.strike())?;
-            if let Some(count) = &then.when.count {
-                self.number(count, 1, COUNT_MAX)?;
+        for then in &class.then.0 {
+            self.then(class, then)?;
+        }
+        match &class.repeat {
+            Some(repeat) => self.repeat(class, repeat),
+            None => Ok(()),
+        }
+    }
+
+    fn then(&self, class: &Class, then: &Then) -> Result<(), Problem> {
+        let when = then.when.get_ref();
+        if when.work_ms.is_some() || when.rate_per_s.is_some() {
+            let problem = "only a first fault has work_ms or rate_per_s; expected no such key";
+            return self.refuse(&then.when, problem);
+        }
+        if when.causes().is_empty() {
+            let problem = "expected event, symbol, write, access or load";
+            return self.refuse(&then.when, problem);
+        }
+        let cells = self.campaign.machine.get_ref().cells;
+        if then.target.get_ref().cell == Choice::RandomSurvivor && class.then.0.len() >= cells {
+            let problem = "nobody is left for the last of so many faults; expected fewer";
+            return self.refuse(&then.target, problem);
+        }
+        self.strike(then.strike())
+    }
+
+    fn repeat(&self, class: &Class, repeat: &Spanned<Repeat>) -> Result<(), Problem> {
+        if !class.then.0.is_empty() {
+            let problem = "a fault that is repeated has no second one; expected no such key";
+            return self.refuse(repeat, problem);
+        }
+        let chained =
+            |other: &&Class| !other.then.0.is_empty() || !other.when.get_ref().causes().is_empty();
+        let mut others = self.campaign.classes.iter();
+        if repeat.get_ref().anew == Anew::Class
+            && let Some(other) = others.find(chained)
+        {
+            let id = other.id.get_ref();
+            let problem = format!("{id} waits for something; expected anew to be \"place\"");
+            return self.refuse(repeat, &problem);
+        }
+        self.number(&repeat.get_ref().faults, 1, REPEATS_MAX)
+    }
+
+    /// When a fault strikes.
+    fn when(&self, strike: StrikeKeys<'_>) -> Result<(), Problem> {
+        let when = strike.when.get_ref();
+        let causes = when.causes().len();
+        if causes > 1 {
+            let problem = "expected one of event, symbol, write, access and load";
+            return self.refuse(strike.when, problem);
+        }
+        let name = strike.model.name();
+        if causes == 0 && (when.count.is_some() || when.delay_us.is_some()) {
+            let problem = "count and delay_us go with event, symbol, write, access or load";
+            return self.refuse(strike.when, problem);
+        }
+        let of_hook = [&when.interval, &when.times, &when.space];
+        let is_hook = strike.model.is_hook();
+        if !is_hook && (when.probability.is_some() || of_hook.iter().any(|it| it.is_some())) {
+            let problem = format!(
+                "{name} waits at no hook; expected no probability, interval, times or space"
+            );
+            return self.refuse(strike.when, &problem);
+        }
+        if let (Some(times), Some(_)) = (&when.times, strike.argument) {
+            return self.refuse(times, "expected only one of argument and times");
+        }
+        if let Some(run) = &when.run_ms
+            && strike.model != Fault::Inner(InnerFault::ProgramKill)
+        {
+            return self.refuse(run, &format!("{name} ends no thread; expected no such key"));
+        }
+        for (number, least, greatest) in [
+            (&when.work_ms, 0, MILLISECONDS_MAX),
+            (&when.count, 1, COUNT_MAX),
+            (&when.delay_us, 0, MILLISECONDS_MAX * 1000),
+            (&when.interval, 1, COUNT_MAX),
+            (&when.times, 1, u64::MAX),
+            (&when.space, 0, u64::MAX),
+            (&when.run_ms, 0, MILLISECONDS_MAX),
+        ] {
+            if let Some(number) = number {
+                self.number(number, least, greatest)?;
             }
-            if let Some(delay) = &then.when.delay_us {
-                self.number(delay, 0, MILLISECONDS_MAX * 1000)?;
-            }
+        }
+        Ok(())
+    }
+
+    /// What a target has beside cell and CPU.
+    fn passers(&self, strike: StrikeKeys<'_>) -> Result<(), Problem> {
+        let target = strike.target.get_ref();
+        let name = strike.model.name();
+        let of_messages = target.to.is_some() || target.operation.is_some();
+        if of_messages && !strike.model.is_of_messages() {
+            let problem = format!("{name} is no fault of messages; expected no to or operation");
+            return self.refuse(strike.target, &problem);
+        }
+        if target.program.is_some() && strike.model != Fault::Inner(InnerFault::ProgramKill) {
+            let problem = format!("{name} ends no thread; expected no program");
+            return self.refuse(strike.target, &problem);
+        }
+        let operation = target.operation.as_deref().map(parse_operation);
+        if let Some(Err(problem)) = operation {
+            return self.refuse(strike.target, &problem);
+        }
+        let cells = self.campaign.machine.get_ref().cells;
+        self.exists(strike.target, "cell", target.to.as_ref(), cells)
+    }
+
+    fn exists(
+        &self,
+        target: &Spanned<Target>,
+        what: &str,
+        choice: Option<&Choice>,
+        count: usize,
+    ) -> Result<(), Problem> {
+        if let Some(Choice::Of(numbers)) = choice
+            && let Some(number) = numbers.iter().find(|&&number| number >= count)
+        {
+            let last = count - 1;
+            let problem = format!("there is no {what} {number}; expected 0 to {last}");
+            return self.refuse(target, &problem);
         }
         Ok(())
     }
@@ -202,18 +328,10 @@ impl Check<'_> {
         let target = strike.target.get_ref();
         // Every cell has at least this many: the machine was checked before.
         let cpus = machine.cpus / machine.cells;
-        for (what, choice, count) in [
-            ("cell", &target.cell, machine.cells),
-            ("CPU", &target.cpu, cpus),
-        ] {
-            if let Choice::Of(numbers) = choice
-                && let Some(number) = numbers.iter().find(|&&number| number >= count)
-            {
-                let last = count - 1;
-                let problem = format!("there is no {what} {number}; expected 0 to {last}");
-                return self.refuse(strike.target, &problem);
-            }
-        }
+        self.exists(strike.target, "cell", Some(&target.cell), machine.cells)?;
+        self.exists(strike.target, "CPU", Some(&target.cpu), cpus)?;
+        self.when(strike)?;
+        self.passers(strike)?;
         if target.cpu == Choice::RandomSurvivor {
             return self.refuse(strike.target, "expected cpu to be numbers or \"random\"");
         }
@@ -226,6 +344,11 @@ impl Check<'_> {
     /// Keys that only some faults have.
     fn extras(&self, strike: StrikeKeys<'_>) -> Result<(), Problem> {
         let name = strike.model.name();
+        let header = &self.campaign.header;
+        if header.mode == Mode::Deterministic && !strike.model.is_deterministic() {
+            let problem = format!("{name} strikes at a time of the host's; expected mode realtime");
+            return self.refuse(strike.target, &problem);
+        }
         if !strike.model.is_of_one_cpu() && strike.target.get_ref().cpu != Choice::default() {
             let problem = format!("{name} is no fault of one CPU; expected no key cpu");
             return self.refuse(strike.target, &problem);
@@ -236,12 +359,26 @@ impl Check<'_> {
             let problem = format!("{name} takes no number; expected no such key");
             return self.refuse(argument, &problem);
         }
-        let memory = [HostFault::MemBitflip, HostFault::MemPointer].map(Fault::Host);
         if let Some(area) = strike.area
-            && !memory.contains(&strike.model)
+            && !strike.model.has_area()
         {
             let problem = format!("{name} is no fault of memory; expected no such key");
             return self.refuse(area, &problem);
+        }
+        if let Some(object) = strike.object {
+            if !strike.model.has_object() {
+                let problem = format!("{name} is no fault of memory; expected no such key");
+                return self.refuse(object, &problem);
+            }
+            if strike.area.is_some() {
+                return self.refuse(object, "expected only one of area and object");
+            }
+        }
+        if let Some(registers) = strike.registers
+            && strike.model != Fault::Host(HostFault::RegBitflip)
+        {
+            let problem = format!("{name} is no fault of registers; expected no such key");
+            return self.refuse(registers, &problem);
         }
         if let Some(thaw) = strike.thaw_ms {
             if strike.model != Fault::Host(HostFault::CpuFreeze) {

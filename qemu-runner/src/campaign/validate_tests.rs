@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
+use crate::fault::plan::Registers;
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
 /// A file with everything in it, one key to a line.
@@ -31,11 +32,33 @@ model = "sw.wild_write"
 target = { cell = 2 }
 argument = { log_uniform = [1, 1000] }
 when = { work_ms = 500 }
-[fault.then]
+[[fault.then]]
 model = "cpu.freeze"
 target = { cell = "random_survivor" }
 thaw_ms = { choice = [10, 20] }
 when = { event = "recovery.barrier1", count = 2, delay_us = 100 }
+[[fault.then]]
+model = "mem.burst"
+target = { cell = 0 }
+object = "scheduler::TABLE"
+when = { load = 3 }
+[[fault]]
+id = "messages"
+model = "rpc.drop"
+target = { cell = 1, to = "random_survivor", operation = "work" }
+when = { rate_per_s = 2.0, probability = 0.5, times = { geometric = 0.2 }, space = 100 }
+repeat = { faults = 5, rate_per_s = 10.0, until = "death" }
+[[fault]]
+id = "threads"
+model = "program.kill"
+target = { cell = 1, program = "server" }
+when = { work_ms = 1, symbol = "scheduler::wake", run_ms = 4 }
+[[fault]]
+id = "register"
+model = "reg.bitflip"
+registers = "control"
+target = { cell = 1 }
+when = { work_ms = 1, access = "scheduler::TABLE" }
 "#;
 
 #[test]
@@ -44,18 +67,26 @@ fn a_good_file_is_read_as_written() {
     assert_eq!(campaign.name(), "test");
     assert_eq!(campaign.header.seed, 0x5EED_1995);
     assert_eq!(campaign.invariants.survivors_progress_ms, Some(50));
-    let [halt, write] = campaign.classes.as_slice() else {
-        panic!("not two classes")
+    let [halt, write, messages, _, register] = campaign.classes.as_slice() else {
+        panic!("not five classes")
     };
+    assert_eq!(messages.target.get_ref().to, Some(Choice::RandomSurvivor));
+    let registers = register.registers.as_ref().unwrap();
+    assert_eq!(*registers.get_ref(), Registers::Control);
     assert_eq!(
         (halt.id.get_ref().as_str(), *halt.weight.get_ref()),
         ("halt", 3)
     );
     assert_eq!(halt.target.get_ref().cpu, Choice::Of(vec![0, 1]));
-    assert_eq!(halt.when.work_ms.get_ref(), &Number::Uniform(500, 2000));
+    let work = halt.when.get_ref().work_ms.as_ref().unwrap();
+    assert_eq!(work.get_ref(), &Number::Uniform(500, 2000));
     assert_eq!(*write.weight.get_ref(), 1);
-    let then = write.then.as_ref().unwrap();
-    assert_eq!(then.when.event.name(), "recovery.barrier1");
+    let [then, third] = write.then.0.as_slice() else {
+        panic!("not two more faults")
+    };
+    let event = then.when.get_ref().event.unwrap();
+    assert_eq!(event.name(), "recovery.barrier1");
+    assert_eq!(third.when.get_ref().load, Some(3));
     assert_eq!(then.target.get_ref().cell, Choice::RandomSurvivor);
 }
 
@@ -208,6 +239,127 @@ const REFUSED: &[(&str, &str, usize, &str, &str)] = &[
     ("cpu.freeze", "cpu.halt", 30, "thaw_ms", "does not thaw"),
     ("recovery.barrier1", "recovery.tea", 31, "event", "no event"),
     ("count = 2", "count = 0", 31, "count", "expected 1 to"),
+    (
+        "load = 3",
+        "work_ms = 3",
+        36,
+        "when",
+        "only a first fault has work_ms",
+    ),
+    (
+        "load = 3",
+        "count = 3",
+        36,
+        "when",
+        "expected event, symbol, write, access or load",
+    ),
+    (
+        "load = 3",
+        "load = 3, symbol = \"x\"",
+        36,
+        "when",
+        "expected one of event",
+    ),
+    (
+        "\"mem.burst\"",
+        "\"cpu.nmi\"",
+        35,
+        "object",
+        "no fault of memory",
+    ),
+    (
+        "object = ",
+        "area = \"heap\"\nobject = ",
+        36,
+        "object",
+        "only one of area and object",
+    ),
+    (
+        "rate_per_s = 2.0, ",
+        "rate_per_s = 2.0, work_ms = 1, ",
+        41,
+        "when",
+        "one of work_ms and rate_per_s",
+    ),
+    ("rate_per_s = 2.0, ", "", 41, "when", "one of work_ms and"),
+    (
+        "rate_per_s = 2.0",
+        "rate_per_s = 0.0",
+        41,
+        "rate_per_s",
+        "faults per second",
+    ),
+    (
+        "probability = 0.5",
+        "probability = 1.5",
+        41,
+        "probability",
+        "a probability above 0",
+    ),
+    (
+        "geometric = 0.2",
+        "geometric = 2.0",
+        41,
+        "geometric",
+        "a share above 0",
+    ),
+    (
+        "space = 100",
+        "run_ms = 100",
+        41,
+        "run_ms",
+        "ends no thread",
+    ),
+    (
+        "\"rpc.drop\"",
+        "\"sw.panic\"",
+        41,
+        "when",
+        "waits at no hook",
+    ),
+    (
+        "operation = \"work\"",
+        "operation = \"tea\"",
+        40,
+        "target",
+        "no operation \"tea\"",
+    ),
+    (
+        "operation = \"work\"",
+        "program = \"work\"",
+        40,
+        "target",
+        "ends no thread",
+    ),
+    ("faults = 5", "faults = 0", 42, "faults", "expected 1 to"),
+    (
+        "\"death\"",
+        "\"tea\"",
+        42,
+        "until",
+        "expected `death` or `bound`",
+    ),
+    (
+        "\"death\"",
+        "\"bound\", anew = \"class\"",
+        42,
+        "repeat",
+        "waits for something",
+    ),
+    (
+        "\"reg.bitflip\"",
+        "\"cpu.nmi\"",
+        51,
+        "registers",
+        "no fault of registers",
+    ),
+    (
+        "\"control\"",
+        "\"colour\"",
+        51,
+        "registers",
+        "unknown variant",
+    ),
     (
         "weight = 3",
         "area = \"image\"",

@@ -11,6 +11,7 @@ use cell::workload::Operation;
 use userland::Account;
 
 use crate::observation::CellSnapshot;
+use crate::pace::Moment;
 
 /// How long nothing may happen, and everybody work, before a run is over.
 const SETTLE: Duration = Duration::from_millis(400);
@@ -20,12 +21,12 @@ const SPAN: Duration = Duration::from_secs(1);
 /// The accounts of all cells at one time.
 #[derive(Clone, Debug)]
 struct Accounts {
-    at: Duration,
+    at: Moment,
     accounts: Vec<Account>,
 }
 
 impl Accounts {
-    fn of(cells: &[CellSnapshot], at: Duration) -> Self {
+    fn of(cells: &[CellSnapshot], at: Moment) -> Self {
         let accounts = cells.iter().map(|cell| cell.account).collect();
         Self { at, accounts }
     }
@@ -45,7 +46,7 @@ pub(super) struct Settled {
 
 impl Settled {
     /// Begins with the cells as they are.
-    pub(super) fn new(cells: &[CellSnapshot], now: Duration) -> Self {
+    pub(super) fn new(cells: &[CellSnapshot], now: Moment) -> Self {
         let accounts = Accounts::of(cells, now);
         Self {
             works: cells.iter().any(|cell| cell.account.workers > 0),
@@ -61,8 +62,8 @@ impl Settled {
     }
 
     /// Looks at the cells as they are; whether everything has settled.
-    pub(super) fn holds(&mut self, cells: &[CellSnapshot], now: Duration) -> bool {
-        if now.saturating_sub(self.newer.at) >= SPAN {
+    pub(super) fn holds(&mut self, cells: &[CellSnapshot], now: Moment) -> bool {
+        if now.since(self.newer.at) >= SPAN {
             let newest = Accounts::of(cells, now);
             self.older = std::mem::replace(&mut self.newer, newest);
         }
@@ -73,15 +74,15 @@ impl Settled {
         self.all_progress(cells, now)
     }
 
-    fn all_progress(&self, cells: &[CellSnapshot], now: Duration) -> bool {
+    fn all_progress(&self, cells: &[CellSnapshot], now: Moment) -> bool {
         self.since.as_ref().is_some_and(|since| {
             let mut progress = self.progress_since(since, cells);
-            now.saturating_sub(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
+            now.since(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
         })
     }
 
     /// Which cells serve and have finished operations of every kind of late.
-    pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Duration) -> Vec<bool> {
+    pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Moment) -> Vec<bool> {
         if self.all_progress(cells, now) {
             return vec![true; cells.len()];
         }
@@ -144,11 +145,11 @@ mod tests {
     /// Looks as often as a run does, with operations that take 50 looks each; `working` says who
     /// does any. The last cell is out.
     fn run_with_one_out(looks: u64, working: [bool; 2]) -> Vec<bool> {
-        let begun = Duration::from_secs(1);
+        let begun = Moment::default();
         let mut settled = Settled::new(&cells([1; 3]), begun);
         let (mut now, mut seen) = (begun, cells([1; 3]));
         for look in 1..=looks {
-            now += LOOK;
+            now = now + LOOK;
             let [first, second] = working.map(|works| 1 + if works { look / 50 } else { 0 });
             seen = cells([first, second, 0]);
             assert!(!settled.holds(&seen, now));
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn rest_needs_time_and_work() {
-        let begun = Duration::from_secs(1);
+        let begun = Moment::default();
         let mut settled = Settled::new(&cells([1; 3]), begun);
         assert!(!settled.holds(&cells([1; 3]), begun));
         assert!(!settled.holds(&cells([2; 3]), begun + LOOK), "too early");

@@ -27,6 +27,16 @@ pub enum HostFault {
     MemBitflip,
     /// One pointer in the cell's memory is changed.
     MemPointer,
+    /// Neighbouring bits of the cell's memory flip.
+    MemBurst,
+    /// One bit of the cell's memory keeps its value.
+    MemStuck,
+    /// All of the cell's memory fails.
+    MemFail,
+    /// One bit of a register of a CPU flips.
+    RegBitflip,
+    /// A CPU gets interrupts that nobody sent.
+    IrqSpurious,
 }
 
 /// A fault.
@@ -66,7 +76,10 @@ pub struct Entry {
 }
 
 use Expectation::{Dies, Lives, MayDie};
-use HostFault::{CpuFreeze, CpuHalt, CpuMce, CpuMceCorrected, CpuNmi, MemBitflip, MemPointer};
+use HostFault::{
+    CpuFreeze, CpuHalt, CpuMce, CpuMceCorrected, CpuNmi, IrqSpurious, MemBitflip, MemBurst,
+    MemFail, MemPointer, MemStuck, RegBitflip,
+};
 
 const fn host(
     fault: HostFault,
@@ -135,16 +148,52 @@ pub const CATALOGUE: &[Entry] = &[
     ),
     host(
         MemBitflip,
-        "one random bit flips in the kernel image or in the whole region (--area)",
+        "one random bit flips in a part of the cell's memory (--area) or in a field (--object)",
         "read and write over qtest",
         MayDie,
     ),
     host(
         MemPointer,
-        "one random pointer becomes a random address, one or two words off, or itself",
+        "a pointer, any or --object, becomes a random address, one or two words off, or itself",
         "write over qtest",
         MayDie,
     ),
+    Entry {
+        argument: Some(("bits", 8)),
+        ..host(
+            MemBurst,
+            "neighbouring bits flip (--area, --object)",
+            "read and write over qtest",
+            MayDie,
+        )
+    },
+    host(
+        MemStuck,
+        "one random bit sticks at the value that it does not have (--area, --object)",
+        "written over qtest again and again",
+        MayDie,
+    ),
+    host(
+        MemFail,
+        "all of the cell's memory turns into ones, with an uncorrected machine check",
+        "the file behind the guest's memory; mce, by QMP",
+        Dies,
+    ),
+    host(
+        RegBitflip,
+        "one random bit of a register (--registers) flips while a CPU executes its kernel",
+        "P over the gdb stub",
+        MayDie,
+    ),
+    Entry {
+        argument: Some(("interrupts", 16)),
+        ..host(
+            IrqSpurious,
+            "a CPU gets interrupts of random vectors that nobody sent",
+            "interrupt messages over qtest",
+            MayDie,
+        )
+    },
     inner(InnerFault::Panic, "the kernel panics", Dies, None),
     inner(
         InnerFault::Loop,
@@ -177,10 +226,31 @@ pub const CATALOGUE: &[Entry] = &[
         Some(("times too fast", InnerFault::FastClock.default_argument())),
     ),
     inner(
+        InnerFault::SlowClock,
+        "the cell's clock runs too slowly",
+        MayDie,
+        Some(("times too slowly", InnerFault::SlowClock.default_argument())),
+    ),
+    inner(
+        InnerFault::ClockStall,
+        "the cell's clock stands still, and is right again after it",
+        MayDie,
+        Some((
+            "milliseconds, 0 for ever",
+            InnerFault::ClockStall.default_argument(),
+        )),
+    ),
+    inner(
+        InnerFault::ClockSkew,
+        "the cell's clock jumps ahead",
+        MayDie,
+        Some(("microseconds", InnerFault::ClockSkew.default_argument())),
+    ),
+    inner(
         InnerFault::CryWolf,
         "the cell accuses healthy cells, again and again",
         MayDie,
-        None,
+        Some(("accusations", InnerFault::CryWolf.default_argument())),
     ),
     inner(
         InnerFault::RpcDrop,
@@ -207,6 +277,24 @@ pub const CATALOGUE: &[Entry] = &[
         MESSAGES,
     ),
     inner(
+        InnerFault::RpcReorder,
+        "outgoing messages are overtaken by those that follow",
+        MayDie,
+        MESSAGES,
+    ),
+    inner(
+        InnerFault::InterruptLost,
+        "timer ticks, doorbells and wake-ups of the cell are lost",
+        MayDie,
+        Some(("interrupts", InnerFault::InterruptLost.default_argument())),
+    ),
+    inner(
+        InnerFault::ProgramKill,
+        "threads of a name (--program) end where they are, with nothing cleaned up",
+        MayDie,
+        Some(("threads", InnerFault::ProgramKill.default_argument())),
+    ),
+    inner(
         InnerFault::IpiStorm,
         "interrupts, NMIs and INITs at CPUs of other cells",
         MayDie,
@@ -230,6 +318,11 @@ impl HostFault {
             CpuMceCorrected => "cpu.mce_corrected",
             MemBitflip => "mem.bitflip",
             MemPointer => "mem.pointer",
+            MemBurst => "mem.burst",
+            MemStuck => "mem.stuck",
+            MemFail => "mem.fail",
+            RegBitflip => "reg.bitflip",
+            IrqSpurious => "irq.spurious",
         }
     }
 }
@@ -247,8 +340,53 @@ impl Fault {
     pub const fn is_of_one_cpu(self) -> bool {
         matches!(
             self,
-            Self::Host(CpuHalt | CpuFreeze | CpuNmi | CpuMce | CpuMceCorrected)
+            Self::Host(
+                CpuHalt | CpuFreeze | CpuNmi | CpuMce | CpuMceCorrected | RegBitflip | IrqSpurious
+            )
         )
+    }
+
+    /// Whether it chooses a place in the cell's memory by an area.
+    pub const fn has_area(self) -> bool {
+        matches!(self, Self::Host(MemBitflip | MemBurst | MemStuck))
+    }
+
+    /// Whether it can be aimed at an object of the kernel.
+    pub const fn has_object(self) -> bool {
+        self.has_area() || matches!(self, Self::Host(MemPointer))
+    }
+
+    /// Whether it waits in the machine until something uses it.
+    pub const fn is_latent(self) -> bool {
+        self.has_object() || matches!(self, Self::Host(RegBitflip))
+    }
+
+    /// Whether it can still be there in the next life of its cell: a CPU that stands still, a bit
+    /// that sticks.
+    pub const fn outlives_its_cell(self) -> bool {
+        matches!(self, Self::Host(CpuHalt | CpuFreeze | MemStuck))
+    }
+
+    /// Whether it strikes some of what passes a hook of the kernel.
+    pub const fn is_hook(self) -> bool {
+        matches!(self, Self::Inner(fault) if fault.is_hook())
+    }
+
+    /// Whether it can strike while the machine stands still: what it needs is a change of memory or
+    /// a message to a local APIC, and not QEMU's own part.
+    pub const fn is_deterministic(self) -> bool {
+        match self {
+            Self::Inner(_) => true,
+            Self::Host(fault) => matches!(
+                fault,
+                CpuHalt | CpuFreeze | CpuNmi | MemBitflip | MemPointer
+            ),
+        }
+    }
+
+    /// Whether it strikes messages.
+    pub const fn is_of_messages(self) -> bool {
+        matches!(self, Self::Inner(fault) if fault.is_of_messages())
     }
 
     /// The fault's line in the catalogue.
@@ -300,6 +438,9 @@ mod tests {
     fn the_catalogue_is_whole_and_names_are_unique() {
         for &fault in InnerFault::ALL {
             assert_eq!(Fault::Inner(fault).entry().fault, Fault::Inner(fault));
+        }
+        for fault in [MemBurst, MemStuck, MemFail, RegBitflip, IrqSpurious] {
+            assert_eq!(Fault::Host(fault).entry().fault, Fault::Host(fault));
         }
         for entry in CATALOGUE {
             assert_eq!(entry.fault.name().parse(), Ok(entry.fault));

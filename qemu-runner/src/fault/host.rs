@@ -1,9 +1,9 @@
 //! Faults of CPUs, injected from outside.
 
-use cell::machine::CpuState;
+use cell::standing::CpuState;
 
 use super::catalogue::{Fault, HostFault};
-use super::corrupt;
+use super::corrupt::{self, Stuck};
 use super::inner;
 use super::plan::{Strike, Trigger};
 use crate::emulator::Emulator;
@@ -30,6 +30,8 @@ pub struct Done {
     pub detail: String,
     /// The CPU that stands still since.
     pub frozen: Option<Frozen>,
+    /// The bit that is stuck since.
+    pub stuck: Option<Stuck>,
 }
 
 /// A CPU that was frozen. It is remembered, because its cell may go on without it: looked for once
@@ -49,6 +51,7 @@ impl From<String> for Done {
         Self {
             detail,
             frozen: None,
+            stuck: None,
         }
     }
 }
@@ -63,7 +66,7 @@ pub fn inject(
     target: &Target<'_>,
     emulator: &mut dyn Emulator,
     strike: &Strike,
-    trigger: Option<Trigger>,
+    trigger: Option<&Trigger>,
 ) -> Result<Done> {
     let fault = match strike.fault {
         Fault::Inner(fault) => {
@@ -73,19 +76,35 @@ pub fn inject(
         Fault::Host(fault) => fault,
     };
     match fault {
-        HostFault::MemBitflip => corrupt::flip_bit(target, emulator.bus()?, strike).map(Done::from),
+        HostFault::MemBitflip => {
+            corrupt::flip_bits(target, emulator.bus()?, strike, 1).map(Done::from)
+        }
+        HostFault::MemBurst => {
+            let bits = strike.argument;
+            corrupt::flip_bits(target, emulator.bus()?, strike, bits).map(Done::from)
+        }
+        HostFault::MemStuck => {
+            let (detail, stuck) = corrupt::stick_bit(target, emulator.bus()?, strike)?;
+            Ok(Done {
+                stuck: Some(stuck),
+                ..Done::from(detail)
+            })
+        }
         HostFault::MemPointer => {
             corrupt::change_pointer(target, emulator.bus()?, strike).map(Done::from)
         }
         _ => {
             let cpu = victim(target, strike)?;
-            let detail = emulator.strike_cpu(target, cpu, fault)?;
+            let detail = emulator.strike_cpu(target, cpu, strike, fault)?;
             let frozen = (fault == HostFault::CpuFreeze).then_some(Frozen {
                 cpu: cpu.cpu,
                 cell: strike.cell,
                 apic_id: cpu.apic_id,
             });
-            Ok(Done { detail, frozen })
+            Ok(Done {
+                frozen,
+                ..Done::from(detail)
+            })
         }
     }
 }

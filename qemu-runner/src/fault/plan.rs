@@ -1,24 +1,119 @@
 //! Which faults, where, when.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use cell::id::CellId;
 use cell::partition::cpus_of;
-use cell::trace::Event;
+use rpc::operation::Operation;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Expectation, Fault, HostFault};
+pub use super::trigger::{Cause, Trigger, parse_event};
 use crate::error::{Error, Result};
+use crate::observation::matters;
 
-/// Where a memory fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Area {
-    /// The cell's copy of the kernel image.
-    #[default]
-    Image,
-    /// All of the cell's memory.
-    Region,
+/// A closed list of names: what they mean, and how they are written everywhere.
+macro_rules! names {
+    ($(#[$meta:meta])+ $name:ident, $what:literal {
+        $($(#[$doc:meta])+ $label:ident = $text:literal,)+
+    }) => {
+        $(#[$meta])+
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$doc])+ $label,)+ }
+
+        impl $name {
+            /// Every one.
+            pub const ALL: &[Self] = &[$(Self::$label,)+];
+
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$label => $text,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(name: &str) -> std::result::Result<Self, String> {
+                let found = Self::ALL.iter().copied().find(|one| one.name() == name);
+                found.ok_or_else(|| {
+                    let names: Vec<&str> = Self::ALL.iter().map(|one| one.name()).collect();
+                    format!("no {} \"{name}\"; there are {}", $what, names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+names! {
+    /// Where a memory fault strikes.
+    Area, "area" {
+        /// The cell's copy of the kernel image.
+        #[default]
+        Image = "image",
+        /// All of the cell's memory.
+        Region = "region",
+        /// The image's code.
+        Text = "text",
+        /// The image's constants.
+        Rodata = "rodata",
+        /// The image's variables that begin with a value.
+        Data = "data",
+        /// The image's variables that begin as zero.
+        Bss = "bss",
+        /// The kernel's heap.
+        Heap = "heap",
+        /// The stacks of the kernel's threads.
+        Stack = "stack",
+        /// The kernel's own page tables.
+        PageTables = "page_tables",
+    }
+}
+
+names! {
+    /// Which registers a register fault strikes.
+    Registers, "registers" {
+        /// The sixteen general registers and the instruction pointer.
+        #[default]
+        General = "general",
+        /// The flags.
+        Flags = "flags",
+        /// Segment selectors and their bases.
+        Segment = "segment",
+        /// CR0, CR2, CR3, CR4, CR8, EFER.
+        Control = "control",
+        /// The registers of floating-point numbers and vectors.
+        Fp = "fp",
+    }
+}
+
+/// What of all that passes a hook of the kernel is struck; see [`cell::fault::Attributes`].
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(default)]
+pub struct Hook {
+    /// In millionths; 0 for certainty.
+    pub probability: u32,
+    /// Only every so manieth; 0 and 1 for every one.
+    pub interval: u32,
+    /// So much passes first.
+    pub space: u64,
+    /// For messages: the cell that they go to.
+    pub to: Option<usize>,
+    /// For messages: the number of what they ask for or answer; 0 for everything.
+    pub operation: u16,
+    /// For threads: their name; empty for the workers.
+    pub program: String,
+    /// For threads: so long they run first.
+    pub run_time: Duration,
 }
 
 /// A fault and its target.
@@ -38,6 +133,16 @@ pub struct Strike {
     pub area: Area,
     /// For `cpu.freeze`: when the CPU goes on.
     pub thaw: Option<Duration>,
+    /// For faults of memory: an object of the kernel instead of an area: a static, and what of it,
+    /// as `kernel::thread::scheduler::TABLE.inner.data.value.ready_count`.
+    #[serde(default)]
+    pub object: Option<String>,
+    /// For faults of registers.
+    #[serde(default)]
+    pub registers: Registers,
+    /// For faults that wait at a hook of the kernel.
+    #[serde(default)]
+    pub hook: Hook,
 }
 
 impl Strike {
@@ -52,6 +157,9 @@ impl Strike {
             seed: 1,
             area: Area::Image,
             thaw: None,
+            object: None,
+            registers: Registers::default(),
+            hook: Hook::default(),
         }
     }
 
@@ -61,74 +169,6 @@ impl Strike {
             Some(_) if self.fault == Fault::Host(HostFault::CpuFreeze) => Expectation::MayDie,
             _ => self.fault.entry().expectation,
         }
-    }
-}
-
-/// When a second fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct Trigger {
-    /// The event to wait for, after the first fault.
-    #[serde(with = "event_name")]
-    pub event: Event,
-    /// Which occurrence of it, from 1.
-    pub count: u32,
-    /// How long after it.
-    pub delay: Duration,
-}
-
-impl Trigger {
-    /// Whether the victim's own kernel can time a fault from inside: it sees the event in its own
-    /// trace.
-    pub const fn is_seen_by_every_cell(&self) -> bool {
-        matches!(
-            self.event,
-            Event::EpochBegin
-                | Event::Opinion
-                | Event::Round
-                | Event::Vote
-                | Event::Decided
-                | Event::RecoveryBegin
-                | Event::Barrier1
-                | Event::Discard
-                | Event::Barrier2
-                | Event::Resume
-        )
-    }
-}
-
-/// The event of a name.
-///
-/// # Errors
-/// Says which there are.
-pub fn parse_event(name: &str) -> std::result::Result<Event, String> {
-    let found = Event::ALL
-        .iter()
-        .copied()
-        .find(|event| event.name() == name);
-    found.ok_or_else(|| {
-        let names: Vec<&str> = Event::ALL.iter().map(|event| event.name()).collect();
-        format!("no event \"{name}\"; there are {}", names.join(", "))
-    })
-}
-
-/// An event in files: its name.
-mod event_name {
-    use super::{Event, parse_event};
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature that serde asks for"
-    )]
-    pub(super) fn serialize<S: Serializer>(
-        event: &Event,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(event.name())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<Event, D::Error> {
-        parse_event(&String::deserialize(source)?).map_err(de::Error::custom)
     }
 }
 
@@ -145,6 +185,53 @@ pub enum Kind {
     Golden,
 }
 
+/// The number of what a message asks for, by its name.
+///
+/// # Errors
+/// Says which there are.
+pub fn parse_operation(name: &str) -> std::result::Result<u16, String> {
+    let mut all = Operation::ALL.iter();
+    let found = all.find(|operation| operation.name() == name);
+    found.map(|&operation| operation as u16).ok_or_else(|| {
+        let names: Vec<&str> = Operation::ALL.iter().map(|one| one.name()).collect();
+        format!("no operation \"{name}\"; there are {}", names.join(", "))
+    })
+}
+
+/// A probability above 0 and up to 1, in millionths.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse_probability(text: &str) -> std::result::Result<u32, String> {
+    let share: Option<f64> = text.parse().ok();
+    let inside = share.filter(|share| (1e-6..=1.0).contains(share));
+    let wrong = || format!("\"{text}\": expected a probability above 0 and up to 1");
+    inside.map(millionths).ok_or_else(wrong)
+}
+
+/// A share of 1 in millionths.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share lies between 0 and 1"
+)]
+pub fn millionths(share: f64) -> u32 {
+    (share * 1e6).round() as u32
+}
+
+/// What of a plan's faults has to strike.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum Series {
+    /// Every one.
+    #[default]
+    Whole,
+    /// Those before the first death; it ends the series.
+    UntilDeath,
+    /// Those that come before the bound of the run.
+    UntilBound,
+}
+
 /// A run's faults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
@@ -157,8 +244,12 @@ pub struct Plan {
     pub rehearsals: u32,
     /// The first fault.
     pub first: Strike,
-    /// The second fault, timed by an event of the first.
-    pub second: Option<(Strike, Trigger)>,
+    /// What it waits for after that.
+    pub trigger: Trigger,
+    /// The faults after it, each counted from the one before.
+    pub then: Vec<(Strike, Trigger)>,
+    /// What of them has to strike.
+    pub series: Series,
     /// How long the run may take after the first fault.
     pub bound: Duration,
 }
@@ -172,14 +263,28 @@ impl Plan {
             at,
             rehearsals: 0,
             first: strike,
-            second: None,
+            trigger: Trigger::NOW,
+            then: Vec::new(),
+            series: Series::Whole,
             bound,
         }
     }
 
     /// All strikes in order.
     pub fn strikes(&self) -> impl Iterator<Item = &Strike> {
-        std::iter::once(&self.first).chain(self.second.iter().map(|(strike, _)| strike))
+        std::iter::once(&self.first).chain(self.then.iter().map(|(strike, _)| strike))
+    }
+
+    /// What they wait for.
+    pub fn triggers(&self) -> impl Iterator<Item = &Trigger> {
+        std::iter::once(&self.trigger).chain(self.then.iter().map(|(_, trigger)| trigger))
+    }
+
+    /// Whether a fault waits for an event of the cells' daily work, of which there are many.
+    pub fn watches_daily_work(&self) -> bool {
+        let daily =
+            |trigger: &Trigger| matches!(trigger.cause, Cause::Event(event) if !matters(event));
+        self.triggers().any(daily)
     }
 
     /// Refuses targets that the machine does not have.
@@ -197,6 +302,23 @@ impl Plan {
                     "there is no cell {cell}: the last is cell {last}"
                 )))
             }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses faults that cannot strike in the deterministic mode.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_deterministic(&self) -> Result<()> {
+        match self
+            .strikes()
+            .find(|strike| !strike.fault.is_deterministic())
+        {
+            Some(strike) => Err(Error::Usage(format!(
+                "{} strikes at a time of the host's; it cannot be deterministic",
+                strike.fault
+            ))),
             None => Ok(()),
         }
     }

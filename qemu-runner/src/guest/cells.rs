@@ -46,6 +46,14 @@ impl Header {
     }
 }
 
+/// How many threads of a cell waited for a CPU at its newest tick, by its own word.
+///
+/// # Errors
+/// See [`GuestMemory::read`].
+pub fn load(memory: &GuestMemory, public: PhysicalAddress) -> Result<u64> {
+    memory.read_u64(field(public, offset_of!(PublicHeader, load)))
+}
+
 /// The account of the workers of the cell whose public area starts at `public`.
 ///
 /// # Errors

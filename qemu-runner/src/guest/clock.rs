@@ -13,6 +13,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::pace::Moment;
+
 /// Looks older than this are forgotten, so that a rate that is off by 1 in 1000 costs no more than
 /// 0.2 ms.
 pub const WINDOW: Duration = Duration::from_millis(200);
@@ -22,7 +24,7 @@ pub const WINDOW: Duration = Duration::from_millis(200);
 struct Tracker {
     newest: u64,
     /// When looked, and the emulator's nanoseconds less the guest's.
-    differences: VecDeque<(Duration, i128)>,
+    differences: VecDeque<(Moment, i128)>,
 }
 
 /// What was learnt about the guest's clock.
@@ -39,10 +41,10 @@ impl GuestClock {
     }
 
     /// Learns from the newest tick times of the cells, read at `now` of the emulator's clock.
-    pub fn observe(&mut self, now: Duration, ticks: impl IntoIterator<Item = u64>) {
-        let elapsed = now.as_nanos().cast_signed();
+    pub fn observe(&mut self, now: Moment, ticks: impl IntoIterator<Item = u64>) {
+        let elapsed = now.nanoseconds().cast_signed();
         for (cell, tick) in self.cells.iter_mut().zip(ticks) {
-            let old = |at: Duration| now.saturating_sub(at) > WINDOW;
+            let old = |at: Moment| now.since(at) > WINDOW;
             while cell.differences.front().is_some_and(|&(at, _)| old(at)) {
                 cell.differences.pop_front();
             }
@@ -63,8 +65,8 @@ impl GuestClock {
 
     /// The guest's time at `now` of the emulator's clock, in nanoseconds; the newest tick if
     /// nothing else is known.
-    pub fn at(&self, now: Duration) -> u64 {
-        let elapsed = now.as_nanos().cast_signed();
+    pub fn at(&self, now: Moment) -> u64 {
+        let elapsed = now.nanoseconds().cast_signed();
         let least = |cell: &Tracker| {
             cell.differences
                 .iter()
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn the_shortest_delay_wins() {
         let mut clock = GuestClock::new(1);
-        let after = Duration::from_micros;
+        let after = |time| Moment::after(Duration::from_micros(time));
         // The guest started 5 ms after the host began to look; looks come 900, 100 and 1500 us
         // late.
         clock.observe(after(7900), [2_000_000]);
@@ -104,7 +106,7 @@ mod tests {
     #[test]
     fn a_cell_whose_clock_runs_fast_is_not_believed() {
         let mut clock = GuestClock::new(3);
-        let host = Duration::from_millis(10);
+        let host = Moment::after(Duration::from_millis(10));
         clock.observe(host, [8_000_000, 9_000_000_000, 8_000_000]);
         assert_eq!(clock.at(host), 8_000_000);
         let mut clock = GuestClock::new(2);
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn the_newest_tick_counts_when_nothing_else_is_known() {
         let mut clock = GuestClock::new(2);
-        let host = Duration::from_millis(1);
+        let host = Moment::after(Duration::from_millis(1));
         clock.observe(host, [70_000_000, 70_000_000]);
         clock.forget();
         assert_eq!(clock.at(host), 70_000_000);

@@ -7,11 +7,12 @@ use std::mem::offset_of;
 
 use cell::address::{Frame, FrameRange};
 use cell::machine::{
-    BackEnd, CellEntry, CellState, CpuEntry, CpuState, EvidenceKind, MAGIC, MachineRecord,
-    TEXT_BYTES, VERSION,
+    BackEnd, CellEntry, CellState, CpuEntry, EvidenceKind, MAGIC, MachineRecord, TEXT_BYTES,
+    VERSION,
 };
 use cell::membership::{EPOCHS_MAX, Membership};
 use cell::public::PUBLIC_SIZE;
+use cell::standing::CpuState;
 use cell::time::Clock;
 use cell::{CELLS_MAX, CPUS_MAX, CellSet, PhysicalAddress};
 
@@ -119,6 +120,25 @@ impl MachineView {
         Ok((!text.is_empty()).then_some(text))
     }
 
+    /// Where the record lies.
+    pub const fn record(&self) -> PhysicalAddress {
+        self.base
+    }
+
+    /// The number of the CPU whose local APIC has this identifier.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn cpu_of_apic(&self, memory: &GuestMemory, apic_id: u32) -> Result<Option<usize>> {
+        for number in 0..self.cpus {
+            let cpu = self.cpu(memory, number)?;
+            if u32::from(cpu.apic_id) == apic_id {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
     /// How many cells.
     pub fn cells(&self) -> usize {
         self.regions.len()
@@ -179,11 +199,7 @@ impl MachineView {
             cpu,
             cell: word(offset_of!(CpuEntry, cell))? as usize,
             apic_id: word(offset_of!(CpuEntry, apic_id))? as u8,
-            state: match word(offset_of!(CpuEntry, state))? {
-                1 => CpuState::Parked,
-                2 => CpuState::Running,
-                _ => CpuState::Absent,
-            },
+            state: CpuState::from_raw(word(offset_of!(CpuEntry, standing))?),
         })
     }
 
@@ -273,7 +289,7 @@ pub(crate) mod tests {
             put(entry + offset_of!(CpuEntry, cell), cpu / 2);
             put(entry + offset_of!(CpuEntry, apic_id), cpu);
             put(
-                entry + offset_of!(CpuEntry, state),
+                entry + offset_of!(CpuEntry, standing),
                 CpuState::Running as u32,
             );
         }

@@ -9,11 +9,13 @@
 //! ([`crate::qemu::qtest::BusAccess`]).
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cell::PhysicalAddress;
+use cell::{PAGE_SIZE, PhysicalAddress};
+use sha2::{Digest, Sha256};
 
 use crate::bochs::memory::ProcessMemory;
 use crate::error::{Context, Error, Result};
@@ -24,12 +26,23 @@ const SPLIT_FROM: u64 = 0xb000_0000;
 const SPLIT_LOW: u64 = 0x8000_0000;
 /// Where the rest begins.
 const SPLIT_HIGH_START: u64 = 1 << 32;
+/// Bytes that are read at once for a hash.
+const HASH_CHUNK: usize = 1 << 20;
 
 /// What holds the guest's memory.
 #[derive(Clone, Debug)]
 enum Backing {
     File(Arc<File>),
     Process(Arc<ProcessMemory>),
+}
+
+impl Backing {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, offset),
+            Self::Process(process) => process.read(buffer, offset),
+        }
+    }
 }
 
 /// The guest's memory; a clone is the same memory.
@@ -61,6 +74,30 @@ impl GuestMemory {
             backing: Backing::Process(process),
             bytes,
         }
+    }
+
+    /// The SHA-256 of all memory: of the number and the content of every frame that is not all
+    /// zero, in ascending order. Means something only while the machine stands still.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        let mut chunk = vec![0; HASH_CHUNK];
+        for offset in (0..self.bytes).step_by(HASH_CHUNK) {
+            let length = (self.bytes - offset).min(HASH_CHUNK as u64) as usize;
+            let read = self.backing.read(&mut chunk[..length], offset);
+            read.context(|| "reading the guest's memory".into())?;
+            let frames = chunk[..length].chunks(PAGE_SIZE as usize);
+            for (frame, number) in frames.zip(offset / PAGE_SIZE..) {
+                if frame.iter().any(|&byte| byte != 0) {
+                    hash.update(number.to_le_bytes());
+                    hash.update(frame);
+                }
+            }
+        }
+        let hex = |byte: &u8| format!("{byte:02x}");
+        Ok(hash.finalize().iter().map(hex).collect())
     }
 
     /// Bytes of memory.
@@ -104,11 +141,8 @@ impl GuestMemory {
     /// [`Error::Guest`] if they are not memory, [`Error::Host`] if the file cannot be read.
     pub fn read(&self, at: PhysicalAddress, buffer: &mut [u8]) -> Result<()> {
         let offset = self.checked(at, buffer.len())?;
-        match &self.backing {
-            Backing::File(file) => file.read_exact_at(buffer, offset),
-            Backing::Process(process) => process.read(buffer, offset),
-        }
-        .context(|| format!("reading memory at {at:?}"))
+        let read = self.backing.read(buffer, offset);
+        read.context(|| format!("reading memory at {at:?}"))
     }
 
     /// Reads a 32-bit word.
@@ -184,6 +218,20 @@ pub(crate) mod tests {
         assert_eq!(memory.read_u64(PhysicalAddress(0x1000)).unwrap(), 0x1234);
         assert!(memory.read_u64(PhysicalAddress((1 << 20) - 7)).is_err());
         assert!(memory.read_u64(PhysicalAddress(u64::MAX - 3)).is_err());
+    }
+
+    #[test]
+    fn every_byte_and_its_place_count_for_the_hash() {
+        let memory = memory((1 << 20) + 8192);
+        let empty = memory.sha256().unwrap();
+        let last = PhysicalAddress((1 << 20) + 8184);
+        memory.write_u64(last, 1).unwrap();
+        let changed = memory.sha256().unwrap();
+        memory.write_u64(last, 0).unwrap();
+        assert_eq!(memory.sha256().unwrap(), empty);
+        memory.write_u64(PhysicalAddress(last.0 - 4096), 1).unwrap();
+        let elsewhere = memory.sha256().unwrap();
+        assert!(empty != changed && changed != elsewhere && elsewhere != empty);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`memory`] | the file, addressed by physical address |
 //! | [`symbols`] | where the monitor's record lies |
+//! | [`integrity`] | whether code and constants are still what the images hold |
 //! | [`machine`] | the monitor's record |
 //! | [`cells`] | the public areas of the cells |
 //! | [`trace`] | trace rings, followed while they are written |
@@ -14,6 +15,7 @@
 
 pub mod cells;
 pub mod clock;
+pub mod integrity;
 pub mod machine;
 pub mod memory;
 pub mod symbols;

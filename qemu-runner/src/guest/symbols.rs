@@ -84,6 +84,27 @@ pub fn segments(image: &Path) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
+/// The code and the constants of an ELF file: what nobody changes once it is loaded.
+///
+/// # Errors
+/// [`Error::Guest`] if the file is no ELF file.
+pub fn constants(image: &Path) -> Result<Vec<Segment>> {
+    let data = read(image)?;
+    let elf = parse(image, &data)?;
+    let is_constant = |name: &str| matches!(name, ".text" | ".rodata");
+    let sections = elf
+        .sections()
+        .filter(|section| section.name().is_ok_and(is_constant));
+    let parts = sections.filter_map(|section| {
+        Some(Segment {
+            address: section.address(),
+            size: section.size(),
+            content: section.data().ok()?.to_vec(),
+        })
+    });
+    Ok(parts.collect())
+}
+
 /// The functions of an ELF file, by address.
 #[derive(Debug, Default)]
 pub struct Functions {
@@ -121,6 +142,20 @@ impl Functions {
         (address < *end).then_some(name)
     }
 
+    /// The first address of a function: of that name, or of the only one whose name ends so.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        let exact = self.ranges.iter().find(|(_, _, known)| known == name);
+        if let Some((start, _, _)) = exact {
+            return Some(*start);
+        }
+        let suffix = format!("::{name}");
+        let mut fitting = self.ranges.iter().filter(|it| it.2.ends_with(&suffix));
+        match (fitting.next(), fitting.next()) {
+            (Some((start, _, _)), None) => Some(*start),
+            _ => None,
+        }
+    }
+
     /// A text with names in place of the addresses of functions.
     pub fn explain(&self, text: &str) -> String {
         let explain = |word: &str| {
@@ -155,5 +190,16 @@ mod tests {
         let functions = Functions { ranges };
         let text = functions.explain("stack: 0x1f 0x20 0x28 0xzz 5");
         assert_eq!(text, "stack: one two 0x28 0xzz 5");
+    }
+
+    #[test]
+    fn functions_are_found_by_name_if_only_one_is_meant() {
+        let ranges = [(1, "a::x"), (2, "b::x"), (3, "b::y"), (4, "y")];
+        let ranges = ranges.map(|(at, name)| (at, at + 1, name.into())).to_vec();
+        let functions = Functions { ranges };
+        assert_eq!(functions.address("b::x"), Some(2));
+        assert_eq!(functions.address("y"), Some(4), "the whole name goes first");
+        assert_eq!(functions.address("x"), None, "two are called so");
+        assert_eq!(functions.address("z"), None);
     }
 }

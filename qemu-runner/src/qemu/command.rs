@@ -3,9 +3,20 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use cell::standstill::PORTS;
+
 use super::install::Accelerator;
-use crate::launch::Serial;
+use super::standstill::pipe_names;
+use crate::launch::{Mode, Serial};
 use crate::machine::Machine;
+
+/// One instruction takes 2 to the power of this nanoseconds, shared by all CPUs: about as many as
+/// TCG executes on two host cores.
+const INSTRUCTION_SHIFT: u32 = 2;
+/// The processor, where QEMU emulates it.
+const MODEL: &str = "qemu64,+svm,+npt";
+/// When the machine first stands still, in microseconds since the monitor started.
+const FIRST_STANDSTILL: u64 = 1000;
 
 /// What QEMU does when the guest resets or shuts the machine down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,19 +33,52 @@ fn option_value(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
-/// QEMU's arguments. `directory` holds the images, the sockets and the logs; `ram` backs the
-/// guest's memory.
+/// The boot parameters, with what the mode asks for.
+fn boot_line(machine: &Machine, mode: Mode) -> String {
+    let line = machine.boot_line();
+    match mode {
+        Mode::Realtime => line,
+        Mode::Deterministic => format!("{line} standstill={FIRST_STANDSTILL}"),
+    }
+}
+
+/// Time by instructions counted, and the ports at which the machine stands still.
+fn counted_time(directory: &Path) -> Vec<(&'static str, String)> {
+    let shift = format!("shift={INSTRUCTION_SHIFT},sleep=off");
+    let clock = "base=2000-01-01,clock=vm".to_string();
+    let mut options = vec![("icount", shift), ("rtc", clock)];
+    for (number, port) in PORTS.into_iter().enumerate() {
+        let [still, gate] = pipe_names(number).map(|name| option_value(&directory.join(name)));
+        options.extend([
+            (
+                "chardev",
+                format!("file,id=port{number},path={still},logfile={gate},logappend=on"),
+            ),
+            (
+                "device",
+                format!("isa-debugcon,iobase={port:#x},chardev=port{number}"),
+            ),
+        ]);
+    }
+    options
+}
+
+/// QEMU's arguments. `directory`, in which QEMU must be started, holds the images, the sockets and
+/// the logs; `ram` backs the guest's memory.
+///
+/// The guest is told the names of the images, so they are the same each time.
 pub fn arguments(
     machine: &Machine,
-    accelerator: Accelerator,
+    (accelerator, mode): (Accelerator, Mode),
     directory: &Path,
     ram: &Path,
     serial: Serial,
     afterwards: Afterwards,
 ) -> Vec<OsString> {
-    let (accelerate, model) = match accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "qemu64,+svm,+npt"),
+    let (accelerate, model) = match (mode, accelerator) {
+        (Mode::Deterministic, _) => ("tcg,thread=single", MODEL),
+        (Mode::Realtime, Accelerator::Kvm) => ("kvm", "host"),
+        (Mode::Realtime, Accelerator::Tcg) => ("tcg,thread=multi", MODEL),
     };
     let mib = machine.memory >> 20;
     let socket = |name: &str| {
@@ -62,12 +106,15 @@ pub fn arguments(
         option_value(ram)
     );
     add("object", format!("{backend},share=on"));
-    add(
-        "kernel",
-        directory.join("hive-monitor").display().to_string(),
-    );
-    add("initrd", option_value(&directory.join("hive-kernel")));
-    add("append", machine.boot_line());
+    add("kernel", "hive-monitor".into());
+    add("initrd", "hive-kernel".into());
+    add("append", boot_line(machine, mode));
+    if mode == Mode::Deterministic {
+        let options = counted_time(directory);
+        for (option, value) in options {
+            add(option, value);
+        }
+    }
     add("display", "none".into());
     add("serial", serial);
     add("device", "isa-debug-exit,iobase=0xf4,iosize=4".into());
@@ -83,6 +130,11 @@ pub fn arguments(
         add("gdb", socket("gdb"));
     }
     words.extend(["-nodefaults".to_string(), "-no-user-config".to_string()]);
+    if mode == Mode::Deterministic {
+        // Nothing runs until QMP is connected, which has QEMU look at its clocks at a time of the
+        // host's.
+        words.push("-S".into());
+    }
     words.into_iter().map(OsString::from).collect()
 }
 
@@ -94,7 +146,7 @@ mod tests {
     fn commas_in_paths_are_doubled_where_they_would_divide() {
         let words = arguments(
             &Machine::default(),
-            Accelerator::Tcg,
+            (Accelerator::Tcg, Mode::Deterministic),
             Path::new("/a,b"),
             Path::new("/c,d"),
             Serial::Log,
@@ -103,8 +155,9 @@ mod tests {
         let has = |word: &str| words.iter().any(|other| other == word);
         assert!(has("unix:/a,,b/qmp,server=on,wait=off"));
         assert!(has("file:/a,b/serial.log"));
-        assert!(has("/a,b/hive-monitor"));
-        assert!(has("/a,,b/hive-kernel"));
+        assert!(has(
+            "file,id=port1,path=/a,,b/still1,logfile=/a,,b/gate1,logappend=on"
+        ));
         assert!(
             words
                 .iter()

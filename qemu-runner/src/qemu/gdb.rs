@@ -5,7 +5,8 @@
 //! frozen. The connection is kept for the whole run: QEMU's own `cont` would thaw everybody.
 //!
 //! # Invariants
-//! 1. The CPUs run whenever no method of [`Gdb`] is executing, but for the frozen ones.
+//! 1. The CPUs run whenever no method of [`Gdb`] is executing, but for the frozen ones, and but for
+//!    what a breakpoint stops until it is looked for ([`breakpoints`]).
 //!
 //! # References
 //! GDB Remote Serial Protocol; QEMU 7.2 `gdbstub.c` behaviour as measured.
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 use super::line::{ANSWER_LIMIT, connect};
 use super::qtest::{BusAccess, decode_hex, encode_hex};
 use crate::error::{Error, Result};
+
+pub mod breakpoints;
+pub mod registers;
 
 const CHANNEL: &str = "gdb stub";
 /// Bytes of memory per packet; the stub takes packets of 4096 bytes, two digits per byte.

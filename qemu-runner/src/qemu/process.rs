@@ -13,16 +13,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
+use cell::machine;
+use serde_json::json;
+
 use super::command::{Afterwards, arguments};
 use super::gdb::Gdb;
 use super::install::{Accelerator, Installation};
 use super::line::ANSWER_LIMIT;
 use super::qmp::Qmp;
 use super::qtest::Qtest;
+use super::standstill::Standstills;
 use crate::error::{Context, Error, Result};
 use crate::guest::memory::GuestMemory;
+use crate::guest::symbols::physical_address;
 use crate::interrupt;
-use crate::launch::{Keep, Launch, RunDirectory, Serial, tied};
+use crate::launch::{Keep, Launch, Mode, RunDirectory, Serial, tied};
 
 /// Memory left over beside the guest's when its file is put into `/dev/shm`.
 const SHARED_MEMORY_SPARE: u64 = 64 << 20;
@@ -34,6 +39,7 @@ pub struct Qemu {
     files: Files,
     memory: GuestMemory,
     cpus: u32,
+    standstills: Option<Standstills>,
 }
 
 impl Qemu {
@@ -44,14 +50,21 @@ impl Qemu {
     pub fn start(
         launch: &Launch,
         installation: &Installation,
-        accelerator: Accelerator,
+        (accelerator, mode): (Accelerator, Mode),
     ) -> Result<(Self, Qmp)> {
         let files = Files::create(launch)?;
         let memory = GuestMemory::create(&files.ram, launch.machine.memory)?;
+        let standstills = match mode {
+            Mode::Realtime => None,
+            Mode::Deterministic => {
+                let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
+                Some(Standstills::create(files.directory.path(), record)?)
+            }
+        };
         let mut command = tied(&installation.path);
-        command.args(arguments(
+        command.current_dir(files.directory.path()).args(arguments(
             &launch.machine,
-            accelerator,
+            (accelerator, mode),
             files.directory.path(),
             &files.ram,
             launch.serial,
@@ -77,9 +90,13 @@ impl Qemu {
             files,
             memory,
             cpus,
+            standstills,
         };
         let qmp = qemu.await_socket("qmp").and_then(|()| qemu.qmp());
-        let qmp = qmp.map_err(|error| qemu.explain(error))?;
+        let mut qmp = qmp.map_err(|error| qemu.explain(error))?;
+        if mode == Mode::Deterministic {
+            qmp.execute("cont", &json!({}))?;
+        }
         qemu.files.forget_memory();
         Ok((qemu, qmp))
     }
@@ -100,6 +117,11 @@ impl Qemu {
     /// The guest's memory.
     pub const fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// What the machine goes by, in the deterministic mode; to be had once.
+    pub const fn take_standstills(&mut self) -> Option<Standstills> {
+        self.standstills.take()
     }
 
     /// The run directory.

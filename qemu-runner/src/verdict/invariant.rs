@@ -12,6 +12,8 @@ pub enum Invariant {
     NobodyElseDies,
     /// No survivor takes wrong bytes for right ones.
     NoWrongBytes,
+    /// Nobody's code and constants change.
+    NoForeignWrites,
     /// Nobody writes what the firewall does not let it.
     StoresStayInside,
     /// Survivors decide alike.
@@ -30,10 +32,11 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MachineStaysUp,
         Self::NobodyElseDies,
         Self::NoWrongBytes,
+        Self::NoForeignWrites,
         Self::StoresStayInside,
         Self::OneLiveSet,
         Self::WorkIsAccountedFor,
@@ -49,6 +52,7 @@ impl Invariant {
             Self::MachineStaysUp => "the machine stays up",
             Self::NobodyElseDies => "nobody else dies",
             Self::NoWrongBytes => "no survivor takes wrong bytes",
+            Self::NoForeignWrites => "no foreign code or constants change",
             Self::StoresStayInside => "stores stay inside",
             Self::OneLiveSet => "survivors decide alike",
             Self::WorkIsAccountedFor => "no work vanishes",

@@ -5,8 +5,9 @@
 use super::*;
 use crate::layout::SLOTS;
 use crate::testing::{CellMemory, HostLocking, cell, send_null};
+use cell::CellSet;
 use cell::careful::CarefulError;
-use cell::fault::InnerFault;
+use cell::fault::{Attributes, InnerFault};
 use core::time::Duration;
 
 fn admit_each_other(endpoints: [&Endpoint<'_, HostLocking>; 2]) {
@@ -248,7 +249,9 @@ fn mischief_shows_at_the_receiver_as_what_it_is() {
     let order = |fault| {
         caller.order_mischief(MischiefOrder {
             fault,
-            count: 1,
+            attributes: Attributes::new(1),
+            to: CellSet::EMPTY,
+            operation: None,
             span,
             seed: 1995,
         });

@@ -4,12 +4,14 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use cell::CellId;
 use cell::machine;
-use cell::{CellId, Incarnation};
+use cell::standing::Arrival;
 use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::Msr;
 
 use super::entry;
+use crate::format::{Format, X86};
 use crate::hypercall::VECTOR_KICK;
 use crate::machine::lapic::Command;
 use crate::monitor::hypercalls::{self, After, Request};
@@ -63,6 +65,10 @@ impl BackEnd for PagingBackEnd {
         self.kind != machine::BackEnd::Off
     }
 
+    fn format(&self) -> &'static dyn Format {
+        &X86
+    }
+
     fn keeps_dirty_bits(&self) -> bool {
         self.is_enforcing()
     }
@@ -102,7 +108,7 @@ impl BackEnd for PagingBackEnd {
         unsafe { Msr::new(entry::MSR_PER_CPU).write(core::ptr::from_ref(cpu) as u64) };
     }
 
-    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) {
+    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) -> Arrival {
         let address = core::ptr::from_ref(monitor).cast_mut();
         cpu.paging.monitor.store(address, Ordering::SeqCst);
         // SAFETY: the loader built the tables for this back end, with the section of `enter` in
@@ -117,7 +123,7 @@ impl BackEnd for PagingBackEnd {
         }
     }
 
-    fn park(&self) {
+    fn park(&self, _cpu: &PerCpu) {
         // SAFETY: the monitor's tables are loaded: this CPU came from the start or through
         // `hypercall`.
         unsafe { entry::wait() };
@@ -146,15 +152,10 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
     // kernel ran.
     let monitor = unsafe { &*monitor };
     fence::answer_kicks(monitor, cpu);
-    let incarnation = monitor
-        .machine
-        .cpu(cpu.id)
-        .incarnation
-        .load(Ordering::SeqCst);
-    let is_over = fence::stop_by_machine_check(monitor, cpu)
-        || !life::is_alive(monitor, cpu, Incarnation(incarnation));
+    let life = monitor.machine.cpu(cpu.id).standing.life();
+    let is_over = fence::stop_by_machine_check(monitor, cpu) || !life::is_alive(monitor, cpu, life);
     if is_over {
-        life::live(monitor, cpu);
+        life::live(monitor, cpu, Arrival::Return);
     }
     let request = Request {
         number: request.number,
@@ -166,6 +167,6 @@ pub(super) extern "sysv64" fn answer(cpu: &PerCpu, request: &PushedRequest) -> R
             status: reply.status as u64,
             value: reply.value,
         },
-        After::Leave => life::live(monitor, cpu),
+        After::Leave => life::live(monitor, cpu, Arrival::Return),
     }
 }

@@ -9,7 +9,7 @@
 //! registers and SSE state on its stack; (2) save its descriptor table registers; (3) switch
 //! tables, stack and descriptor tables to the monitor's; (4) answer; (5) the same way back. **Not**
 //! saved: the task register (the monitor uses no interrupt stack) and the x87 registers (it does
-//! not touch them; why not by `FXSAVE` is said in `svm::enter`).
+//! not touch them; why not by `FXSAVE` is said in `registers`).
 
 use core::arch::naked_asm;
 use core::mem::offset_of;

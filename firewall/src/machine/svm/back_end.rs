@@ -5,20 +5,23 @@
 //! 2. GIF is clear from [`SvmBackEnd::enable`] on, except inside `enter` and `park`.
 
 use core::arch::naked_asm;
-use core::sync::atomic::Ordering;
 
 use cell::machine::{self, EvidenceKind};
+use cell::standing::Arrival;
 use cell::{CellId, PhysicalAddress};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
-use super::enter::{GuestRegisters, enter, load_rest};
-use super::permissions::{PortMap, RegisterMap};
+use super::enter::{enter, load_rest};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
-use crate::hypercall::{BUS_ERROR_CODE, BusError, VECTOR_BUS_ERROR};
+use crate::format::{Format, X86};
+use crate::hypercall::{BUS_ERROR_CODE, VECTOR_BUS_ERROR};
 use crate::machine::lapic::Command;
-use crate::monitor::exits::{self, Exit, Verdict};
+use crate::machine::permissions::{PairedRegisterMap, PortMap};
+use crate::machine::registers::GuestRegisters;
+use crate::machine::run::{self, Guest, Translations};
+use crate::monitor::exits::Exit;
 use crate::monitor::hypercalls::{Reply, Request};
-use crate::monitor::{BackEnd, Denial, Monitor, PerCpu, Start, fence, life};
+use crate::monitor::{BackEnd, Denial, Monitor, PerCpu, Start};
 
 const MSR_VM_CR: u32 = 0xc001_0114;
 const MSR_HOST_SAVE: u32 = 0xc001_0117;
@@ -40,9 +43,7 @@ const GUEST_EFER: u64 = 0x1d00;
 const GUEST_PAT: u64 = 0x0007_0406_0007_0406;
 const RFLAGS_RESERVED: u64 = 1 << 1;
 
-static CLOSED_PORTS: PortMap = PortMap::CLOSED;
-static UART_OPEN: PortMap = PortMap::with_uart();
-static REGISTERS: RegisterMap = RegisterMap::new();
+static REGISTERS: PairedRegisterMap = PairedRegisterMap::new();
 
 /// The pages that SVM needs for one CPU.
 #[repr(C, align(4096))]
@@ -100,6 +101,10 @@ impl BackEnd for SvmBackEnd {
         true
     }
 
+    fn format(&self) -> &'static dyn Format {
+        &X86
+    }
+
     fn keeps_dirty_bits(&self) -> bool {
         true
     }
@@ -134,47 +139,17 @@ impl BackEnd for SvmBackEnd {
         unsafe { core::arch::asm!("clgi", options(nomem, nostack)) };
     }
 
-    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) {
+    fn run(&self, monitor: &Monitor, cpu: &PerCpu, start: Start) -> Arrival {
         // SAFETY: the area is this CPU's own (invariant 1), and `run` is entered once at a time on
         // it.
         let area = unsafe { &mut *cpu.area.get() };
         prepare(monitor, cpu, area, start);
         // SAFETY: GIF and IF are clear (invariant 2), and `prepare` made the VMCB.
         unsafe { load_rest((&raw const area.vmcb) as u64) };
-        let mut is_flush_due = true;
-        loop {
-            is_flush_due |= fence::answer_kicks(monitor, cpu);
-            if !life::is_alive(monitor, cpu, start.incarnation) {
-                return;
-            }
-            open_ports(monitor, cpu, area);
-            area.vmcb.control.tlb_control = if is_flush_due { FLUSH_ALL } else { 0 };
-            // SAFETY: GIF and IF are clear (invariant 2); `prepare` made the VMCB, whose nested
-            // table gives the guest no monitor memory; the registers are beside it in the same
-            // area.
-            unsafe { enter((&raw const area.vmcb) as u64, &raw mut area.registers) };
-            if fence::stop_by_machine_check(monitor, cpu) {
-                return;
-            }
-            let exit = translate(area);
-            let verdict = exits::judge(monitor, cpu, exit);
-            // Whatever was not an answered hypercall may have been a kick, or met an outdated
-            // translation.
-            is_flush_due = !matches!(verdict, Verdict::Answer(_));
-            match verdict {
-                Verdict::Resume => area.vmcb.control.event_injection = pending_event(area),
-                Verdict::Answer(reply) => give_answer(area, reply),
-                Verdict::BusError(error) => give_bus_error(monitor, cpu, area, error),
-                Verdict::Nmi => {
-                    area.vmcb.control.event_injection =
-                        event::VALID | event::TYPE_NMI | event::NMI_VECTOR;
-                }
-                Verdict::Leave => return,
-            }
-        }
+        run::run(monitor, cpu, start, area)
     }
 
-    fn park(&self) {
+    fn park(&self, _cpu: &PerCpu) {
         // SAFETY: GIF is clear (invariant 2) and the host's IDT is loaded; see `wait_for_nmi`.
         unsafe { wait_for_nmi() };
     }
@@ -285,19 +260,6 @@ fn prepare_registers(area: &mut SvmArea, start: Start) {
     save.rsp = start.stack;
 }
 
-/// Chooses the port map: the serial port may have changed hands since the last entry.
-fn open_ports(monitor: &Monitor, cpu: &PerCpu, area: &mut SvmArea) {
-    let owner = monitor.machine.uart_owner.load(Ordering::SeqCst);
-    let is_owner = owner == cpu.cell.index() as u32;
-    cpu.had_uart.store(is_owner, Ordering::Relaxed);
-    let map = if is_owner {
-        &raw const UART_OPEN
-    } else {
-        &raw const CLOSED_PORTS
-    };
-    area.vmcb.control.io_permissions = map as u64;
-}
-
 /// The event whose delivery an exit interrupted has to be delivered again (15.7.2).
 fn pending_event(area: &SvmArea) -> u64 {
     let info = area.vmcb.control.exit_interrupt_info;
@@ -344,20 +306,25 @@ fn translate(area: &SvmArea) -> Exit {
     }
 }
 
-/// EXITINFO1 is a page fault error code (bit 1: store), EXITINFO2 the guest-physical address
-/// (15.25.6).
+/// EXITINFO1 is a page fault error code (bit 1: store, bit 3: a reserved bit is set in the tables),
+/// EXITINFO2 the guest-physical address (15.25.6).
 fn nested_page_fault(area: &SvmArea) -> Exit {
     const STORE: u64 = 1 << 1;
+    const RESERVED: u64 = 1 << 3;
     let control = &area.vmcb.control;
     let address = PhysicalAddress(control.exit_info_2);
     let instruction = area.vmcb.save.rip;
+    let fatal = |kind| Exit::Fatal {
+        kind,
+        detail: address.0,
+        instruction,
+    };
+    if control.exit_info_1 & RESERVED != 0 {
+        return fatal(EvidenceKind::MonitorFault);
+    }
     if control.exit_interrupt_info & event::VALID != 0 {
         // The cell's own descriptor tables or stacks are out of its reach: it cannot be told.
-        return Exit::Fatal {
-            kind: EvidenceKind::Shutdown,
-            detail: address.0,
-            instruction,
-        };
+        return fatal(EvidenceKind::Shutdown);
     }
     let denial = if control.exit_info_1 & STORE != 0 {
         Denial::Write(address)
@@ -370,18 +337,42 @@ fn nested_page_fault(area: &SvmArea) -> Exit {
     }
 }
 
-fn give_answer(area: &mut SvmArea, reply: Reply) {
-    area.vmcb.save.rax = reply.status as u64;
-    area.registers.rdx = reply.value;
-    area.vmcb.save.rip += VMMCALL_BYTES;
-    area.vmcb.control.event_injection = 0;
-}
+impl Guest for SvmArea {
+    fn open_ports(&mut self, map: &'static PortMap) {
+        self.vmcb.control.io_permissions = core::ptr::from_ref(map) as u64;
+    }
 
-fn give_bus_error(monitor: &Monitor, cpu: &PerCpu, area: &mut SvmArea, error: BusError) {
-    monitor.store_bus_error(cpu, error);
-    area.vmcb.control.event_injection = event::VALID
-        | event::TYPE_EXCEPTION
-        | event::HAS_ERROR_CODE
-        | u64::from(VECTOR_BUS_ERROR)
-        | u64::from(BUS_ERROR_CODE) << 32;
+    fn enter(&mut self, translations: Translations) -> Exit {
+        self.vmcb.control.tlb_control = match translations {
+            Translations::Keep => 0,
+            Translations::Drop => FLUSH_ALL,
+        };
+        // SAFETY: GIF and IF are clear (invariant 2); `prepare` made the VMCB, whose nested table
+        // gives the guest no monitor memory; the registers are beside it in the same area.
+        unsafe { enter((&raw const self.vmcb) as u64, &raw mut self.registers) };
+        translate(self)
+    }
+
+    fn resume(&mut self) {
+        self.vmcb.control.event_injection = pending_event(self);
+    }
+
+    fn give_answer(&mut self, reply: Reply) {
+        self.vmcb.save.rax = reply.status as u64;
+        self.registers.rdx = reply.value;
+        self.vmcb.save.rip += VMMCALL_BYTES;
+        self.vmcb.control.event_injection = 0;
+    }
+
+    fn give_bus_error(&mut self) {
+        self.vmcb.control.event_injection = event::VALID
+            | event::TYPE_EXCEPTION
+            | event::HAS_ERROR_CODE
+            | u64::from(VECTOR_BUS_ERROR)
+            | u64::from(BUS_ERROR_CODE) << 32;
+    }
+
+    fn give_nmi(&mut self) {
+        self.vmcb.control.event_injection = event::VALID | event::TYPE_NMI | event::NMI_VECTOR;
+    }
 }

@@ -17,8 +17,6 @@
 
 mod back_end;
 mod enter;
-mod permissions;
 mod vmcb;
 
 pub use back_end::{SvmArea, SvmBackEnd, host_nmi, is_supported};
-pub(crate) use permissions::UART_PORTS;

@@ -46,7 +46,7 @@ impl<'a> Row<'a> {
     fn of(record: &'a Record) -> Self {
         let (resolved, measured) = (&record.resolved, record.measured.as_ref());
         let latencies = measured.map(|measured| measured.latencies);
-        let second = resolved.second.as_ref().map(|(strike, _)| strike);
+        let second = resolved.then.first().map(|(strike, _)| strike);
         let violation = record.is_violation();
         Self {
             run: record.run(),

@@ -35,7 +35,7 @@ pub fn write(
 ) -> Result<()> {
     directory::write(path, "summary.json", &pretty(summary)?)?;
     directory::write(path, "runs.csv", &files::csv(records.values())?)?;
-    directory::write(path, "report.html", &html::page(summary, path)?)?;
+    directory::write(path, "report.html", &html::page(summary, records, path)?)?;
     directory::write(
         path,
         "junit.xml",

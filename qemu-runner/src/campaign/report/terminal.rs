@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use crate::campaign::statistics::sizes::{LOOKS, next_look};
 use crate::campaign::statistics::{Proportion, Times};
-use crate::campaign::summary::{ClassSummary, ControlSummary, Summary, ViolationLine};
+use crate::campaign::summary::controls::ControlSummary;
+use crate::campaign::summary::{ClassSummary, Summary, ViolationLine};
 use crate::output::{push_line, table};
 
 /// The latencies that a table has room for.
@@ -26,11 +28,16 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
     line(format_args!("{}: {}", summary.name, summary.purpose));
     line(format_args!("{}", summary.verdict()));
     line(format_args!("{}", counts(summary)));
+    line(format_args!("{}", look(summary)));
     line(format_args!("{}\n", summary.setup));
     line(format_args!("{}", outcomes(summary)));
     line(format_args!("{}", proportions(summary)));
     line(format_args!("{}", latencies(summary)));
     line(format_args!("{}", controls(&summary.controls)));
+    line(format_args!("{}", probe_effect(summary)));
+    line(format_args!("{}", reach(summary)));
+    line(format_args!("{}", availability(summary)));
+    line(format_args!("{}", checks(summary)));
     text.push_str(&violations(&summary.violations, directory));
     text
 }
@@ -39,9 +46,13 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
 pub fn counts(summary: &Summary) -> String {
     let totals = summary.totals;
     let worst = summary.overall.contained_at_worst;
+    let untimed = match totals.untimed {
+        0 => String::new(),
+        untimed => format!(", {untimed} whose fault has no known time"),
+    };
     format!(
-        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, {} not injected; contained even \
-         if those were not: {}",
+        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, {} not injected{untimed}; \
+         contained even if those not carried out or not injected were not: {}",
         totals.runs,
         totals.wanted,
         summary.seed,
@@ -50,6 +61,21 @@ pub fn counts(summary: &Summary) -> String {
         totals.not_injected,
         worst.text(),
     )
+}
+
+/// Whether this is a number of runs at which the result may be looked at.
+pub fn look(summary: &Summary) -> String {
+    let faults = summary.totals.faults as u64;
+    match next_look(faults) {
+        _ if LOOKS.contains(&faults) => {
+            format!("A result at {faults} faults, one of the looks set beforehand.")
+        }
+        Some(next) => format!(
+            "A provisional result: the next look set beforehand is at {next} faults, and who stops \
+             when he likes what he sees errs more often than the intervals say."
+        ),
+        None => "Beyond the last look set beforehand.".into(),
+    }
 }
 
 fn with_overall(summary: &Summary) -> impl Iterator<Item = &ClassSummary> {
@@ -164,6 +190,106 @@ fn controls(controls: &[ControlSummary]) -> String {
         ]);
     }
     table(&rows)
+}
+
+fn probe_effect(summary: &Summary) -> String {
+    let headings = ["effect of the tool", "golden", "null", "null less golden"];
+    let mut rows = vec![headings.map(String::from).to_vec()];
+    let median = |spread: Option<crate::bench::statistics::Summary>| {
+        spread.map_or_else(|| "-".into(), |spread| format!("{:.1}", spread.median))
+    };
+    for effect in &summary.probe_effect {
+        rows.push(vec![
+            effect.what.into(),
+            median(effect.golden),
+            median(effect.null),
+            effect
+                .shift
+                .map_or_else(|| "-".into(), |shift| shift.text()),
+        ]);
+    }
+    table(&rows)
+}
+
+fn reach(summary: &Summary) -> String {
+    let counted = summary.reach.cells_affected.iter();
+    let counted: Vec<String> = counted
+        .map(|(cells, runs)| format!("{cells} in {runs} runs"))
+        .collect();
+    format!(
+        "cells that failed or were affected by one fault: {}; more than one, where any: {}\n",
+        counted.join(", "),
+        summary.reach.correlated.text()
+    )
+}
+
+/// The most digits that a share of time is given with.
+const DIGITS_MAX: usize = 9;
+
+/// A share of time with as many digits as it takes to tell it from all of it.
+pub fn percent_of_time(share: f64) -> String {
+    let percent = share * 100.0;
+    if share >= 1.0 {
+        return "all that was seen".into();
+    }
+    let shown = |digits: usize| format!("{percent:.digits$}");
+    let told = |digits: &usize| shown(*digits) != format!("{:.*}", *digits, 100.0);
+    let digits = (1..DIGITS_MAX).find(told).unwrap_or(DIGITS_MAX);
+    format!("{} %", shown(digits))
+}
+
+fn availability(summary: &Summary) -> String {
+    let Some(found) = &summary.availability else {
+        return "availability: nothing measured\n".into();
+    };
+    let repair = found
+        .mttr_ms
+        .map_or_else(|| "-".into(), |time| format!("{time:.1} ms"));
+    format!(
+        "availability after faults, over {:.1} s: machine {}, cell {}, service {}; \
+         {} failures, repaired after {repair} on average\n",
+        found.seconds,
+        percent_of_time(found.machine),
+        percent_of_time(found.cell),
+        percent_of_time(found.service),
+        found.failures,
+    )
+}
+
+fn checks(summary: &Summary) -> String {
+    let mut rows = vec![
+        ["checked in every run", "did not hold in"]
+            .map(String::from)
+            .to_vec(),
+    ];
+    for check in &summary.checks {
+        rows.push(vec![check.invariant.text().into(), check.broken.text()]);
+    }
+    let mut text = table(&rows);
+    push_line(&mut text, format_args!("{}", programs(summary)));
+    if let Some(same) = summary.determinism {
+        let same = same.text();
+        push_line(
+            &mut text,
+            format_args!("pairs of runs that left the same memory: {same}"),
+        );
+    }
+    text
+}
+
+/// What became of the workers.
+pub fn programs(summary: &Summary) -> String {
+    let programs = summary.programs;
+    format!(
+        "{} operations verified byte by byte. {} workers died, {} of them with a cell that a fault \
+         was injected into. Survivors lost {} operations with cells that died, {} with cells that \
+         lived.",
+        programs.verified,
+        programs.died,
+        programs.due,
+        programs.lost_with_the_dead,
+        programs.lost_with_the_living,
+    )
 }
 
 fn violations(violations: &[ViolationLine], directory: &Path) -> String {

@@ -149,7 +149,9 @@ impl World<'_> {
                 let span = Duration::from_nanos(SPAN / 2);
                 let order = MischiefOrder {
                     fault,
-                    count,
+                    attributes: Attributes::new(count),
+                    to: CellSet::EMPTY,
+                    operation: None,
                     span,
                     seed: self.now.0,
                 };

@@ -1,6 +1,8 @@
 //! Statistics against published values.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use super::sizes::next_look;
+use super::times::median_rank;
 use super::*;
 use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 
@@ -78,7 +80,7 @@ fn runs_without_a_failure() {
 fn all_and_nothing_are_said_with_their_bounds() {
     assert_eq!(
         Proportion::new(0, 69).text(),
-        "0 of 69 (at most 4.2 % at 95 %)"
+        "0 of 69 (at most 4.3 % at 95 %)"
     );
     assert_eq!(
         Proportion::new(69, 69).text(),
@@ -139,6 +141,136 @@ fn without_censoring_quantiles_are_samples() {
     assert_eq!(times.median, Some(5.0));
     assert_eq!((times.p90, times.worst), (Some(9.0), Some(10.0)));
     assert_eq!(Times::of(&[]), None);
+}
+
+#[test]
+fn looks_are_few_and_set_beforehand() {
+    assert_eq!(
+        LOOKS[1..],
+        [0.05, 0.03, 0.02].map(|width| sample_size(width, Z))
+    );
+    assert_eq!(
+        [0, 100, 1067, 2401].map(next_look),
+        [Some(100), Some(385), Some(1068), None]
+    );
+}
+
+/// Ranks of the sign test's interval of a median at 95 %, as in tables of it.
+#[test]
+fn ranks_around_the_median() {
+    let table = [
+        (6, 1),
+        (8, 1),
+        (9, 2),
+        (10, 2),
+        (20, 6),
+        (30, 10),
+        (50, 18),
+        (100, 40),
+    ];
+    for (samples, rank) in table {
+        assert_eq!(median_rank(samples), Some(rank), "{samples}");
+    }
+    assert_eq!(median_rank(5), None);
+    assert_eq!(median_rank(0), None);
+}
+
+#[test]
+fn means_and_the_interval_of_the_median() {
+    let samples: Vec<Sample> = (1..=10).map(|at| Sample::Measured(f64::from(at))).collect();
+    let times = Times::of(&samples).unwrap();
+    close(times.mean, 5.5);
+    close(times.geometric_mean.unwrap(), 4.52873);
+    let interval = times.median_interval.unwrap();
+    assert_eq!((interval.low, interval.high), (2.0, 9.0));
+    assert_eq!((times.p95, times.p99), (Some(10.0), Some(10.0)));
+    let mut late = samples.clone();
+    late.push(Sample::Censored(30.0));
+    let times = Times::of(&late).unwrap();
+    assert_eq!((times.worst, times.geometric_mean), (None, None));
+    assert!(times.mean > 7.7 && times.greatest > 29.9, "at least");
+    assert!(times.median_interval.is_some());
+    late.push(Sample::Censored(3.0));
+    assert_eq!(Times::of(&late).unwrap().median_interval, None);
+}
+
+/// Fisher's lady tasting tea; and a table of his with smokers' twins, whose p is often quoted.
+#[test]
+fn exact_test_of_two_shares() {
+    let share = Proportion::new;
+    close(fisher(share(3, 4), share(1, 4)).unwrap(), 0.48571);
+    close(fisher(share(10, 13), share(2, 17)).unwrap(), 0.000_536_7);
+    close(fisher(share(0, 20), share(0, 30)).unwrap(), 1.0);
+    assert_eq!(
+        fisher(share(50, 100), share(60, 100)),
+        None,
+        "enough of all"
+    );
+    assert_eq!(fisher(share(0, 0), share(1, 4)), None);
+}
+
+/// Twice the tail of a fair coin.
+#[test]
+fn pairs_that_differ() {
+    let pairs = |first_only, second_only| Pairs {
+        pairs: 100,
+        first_only,
+        second_only,
+    };
+    close(pairs(1, 8).chance(), 0.039_062_5);
+    close(pairs(5, 0).chance(), 0.0625);
+    close(pairs(4, 4).chance(), 1.0);
+    close(pairs(0, 0).chance(), 1.0);
+    let counted = Pairs::counting([[true, false], [true, true], [false, true], [true, false]]);
+    assert_eq!(
+        (counted.pairs, counted.first_only, counted.second_only),
+        (4, 2, 1)
+    );
+}
+
+/// Permeability constants of the amnion at term and earlier, from Hollander and Wolfe,
+/// Nonparametric Statistical Methods, section 4.1.
+#[test]
+fn shifts_of_times() {
+    let term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46];
+    let early = [1.15, 0.88, 0.90, 0.74, 1.21];
+    let measured = |times: &[f64]| {
+        times
+            .iter()
+            .copied()
+            .map(Sample::Measured)
+            .collect::<Vec<_>>()
+    };
+    let shift = Shift::between(&measured(&early), &measured(&term)).unwrap();
+    close(shift.shift.unwrap(), 0.305);
+    close(shift.chance, 0.254_41);
+    let interval = shift.interval.unwrap();
+    assert!(interval.low < 0.0 && interval.high > 0.305);
+    let mut cut = measured(&term);
+    cut.push(Sample::Censored(0.1));
+    let shift = Shift::between(&measured(&early), &cut).unwrap();
+    assert_eq!((shift.shift, shift.interval), (None, None));
+    assert_eq!(Shift::between(&[], &cut), None);
+    let same = vec![Sample::Measured(1.0); 30];
+    close(Shift::between(&same, &same).unwrap().chance, 1.0);
+}
+
+#[test]
+fn chains_settle() {
+    let two = chain::steady_state(&[vec![0.0, 2.0], vec![8.0, 0.0]]).unwrap();
+    close(two[0], 0.8);
+    // Births and deaths: each state twice as likely as the next.
+    let rates = [
+        vec![0.0, 1.0, 0.0],
+        vec![2.0, 0.0, 1.0],
+        vec![0.0, 2.0, 0.0],
+    ];
+    let three = chain::steady_state(&rates).unwrap();
+    for (found, expected) in three.iter().zip([4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0]) {
+        close(*found, expected);
+    }
+    assert_eq!(chain::steady_state(&[vec![0.0, 1.0], vec![0.0, 0.0]]), None);
+    assert_eq!(chain::steady_state(&[]), None);
 }
 
 proptest! {

@@ -3,20 +3,32 @@
 //! # Invariants
 //! 1. Controls, and runs that could not be judged, enter no proportion of faults.
 //! 2. Classes are put together only as they were drawn, by the weights that the file declares.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`controls`] | runs without a fault, and the effect of the tool itself |
+//! | [`reach`] | how far faults reached |
+//! | [`availability`] | how much of the time things were there |
+
+pub mod availability;
+pub mod controls;
+pub mod reach;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use availability::Availability;
+use controls::{ControlSummary, ProbeEffect};
+use reach::Reach;
+
 use super::directory::Manifest;
-use super::outcome::{Containment, Effect};
+use super::outcome::{Containment, Effect, Flag};
 use super::record::{Measured, Record};
 use super::statistics::{Proportion, Sample, Times};
-use crate::bench::statistics::Summary as Spread;
 use crate::error::Ending;
 use crate::fault::plan::Kind;
 use crate::latency::Latencies;
-use crate::units::float;
 use crate::verdict::Invariant;
 
 /// What a campaign shows.
@@ -42,9 +54,21 @@ pub struct Summary {
     pub classes: Vec<ClassSummary>,
     /// Golden runs, and null injections.
     pub controls: Vec<ControlSummary>,
-    /// For each cell that faults were injected into and each other cell, in how many of those runs
-    /// something happened to the other.
-    pub propagation: Vec<Propagation>,
+    /// What null injections change beside golden runs.
+    pub probe_effect: Vec<ProbeEffect>,
+    /// What was checked in every run that could be judged, and how often it did not hold.
+    pub checks: Vec<Check>,
+    /// What the workers did in those runs.
+    pub programs: Programs,
+    /// How far faults reached.
+    pub reach: Reach,
+    /// How much of the time things were there.
+    pub availability: Option<Availability>,
+    /// Pairs of runs that were to do the same, and how many left the same memory; `None` if no run
+    /// says what memory it left.
+    pub determinism: Option<Proportion>,
+    /// The run in the middle of those that were contained, and the worst of all, by number.
+    pub shown: Shown,
     /// Every run that something speaks against.
     pub violations: Vec<ViolationLine>,
 }
@@ -62,8 +86,43 @@ pub struct Totals {
     pub infra: usize,
     /// Whose fault never struck.
     pub not_injected: usize,
+    /// In which a cell died and it is not known when its fault struck, so that they enter no times.
+    pub untimed: usize,
     /// Host time, in seconds.
     pub seconds: f64,
+}
+
+/// Something that is checked in every run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Check {
+    /// What must hold.
+    pub invariant: Invariant,
+    /// In how many runs it did not.
+    pub broken: Proportion,
+}
+
+/// What became of the workers, over all runs that could be judged.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub struct Programs {
+    /// Operations whose result was checked byte by byte and was right.
+    pub verified: u64,
+    /// Workers that died.
+    pub died: u64,
+    /// Those of them whose cell a fault was injected into.
+    pub due: u64,
+    /// Operations that survivors lost with cells that died.
+    pub lost_with_the_dead: u64,
+    /// Operations that survivors lost with cells that lived.
+    pub lost_with_the_living: u64,
+}
+
+/// Runs to be shown.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub struct Shown {
+    /// The contained run whose work went on after the median time.
+    pub typical: Option<u32>,
+    /// The run with the worst label, and of those the one in which work took longest to go on.
+    pub worst: Option<u32>,
 }
 
 /// What the runs of a class show.
@@ -98,36 +157,6 @@ pub struct ClassSummary {
     pub samples: Vec<(&'static str, Vec<Sample>)>,
 }
 
-/// What the controls of a kind show.
-#[derive(Clone, Debug, Serialize)]
-pub struct ControlSummary {
-    /// The kind.
-    pub kind: Kind,
-    /// In how many of them something speaks against the system.
-    pub violated: Proportion,
-    /// In how many of them a healthy cell was voted out.
-    pub accused: Proportion,
-    /// In how many of them nobody was expelled, but some cells voted about it.
-    pub alarmed: Proportion,
-    /// False alarms per second of the guest's time, by all cells.
-    pub false_alarms_per_second: Option<f64>,
-    /// Operations per second of the guest's time, of all cells.
-    pub work_per_second: Option<Spread>,
-    /// The longest pause of a worker in each run, in milliseconds.
-    pub longest_pause_ms: Option<Spread>,
-}
-
-/// How often what was done to a cell reached another.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Propagation {
-    /// The cell that the first fault was injected into.
-    pub from: usize,
-    /// The other.
-    pub to: usize,
-    /// How often.
-    pub affected: Proportion,
-}
-
 /// A run that something speaks against.
 #[derive(Clone, Debug, Serialize)]
 pub struct ViolationLine {
@@ -139,6 +168,10 @@ pub struct ViolationLine {
     pub class: String,
     /// What became of the system.
     pub containment: Containment,
+    /// What other labels hold.
+    pub also: Vec<Containment>,
+    /// What else is to be said.
+    pub flags: Vec<Flag>,
     /// What speaks against it.
     pub reasons: String,
     /// Which invariants it breaks.
@@ -160,7 +193,7 @@ impl Summary {
             let runs = faults.iter().filter(|run| run.resolved.class == name);
             ClassSummary::of(name, &runs.copied().collect::<Vec<_>>())
         };
-        let controls = [Kind::Golden, Kind::Null];
+        let kinds = [Kind::Golden, Kind::Null];
         Self {
             schema: "hive-campaign-summary/1",
             name: manifest.name.clone(),
@@ -171,10 +204,16 @@ impl Summary {
             accused: accused(&records),
             overall: ClassSummary::of("all", &faults),
             classes: names.into_iter().map(class).collect(),
-            controls: controls
+            controls: kinds
                 .map(|kind| ControlSummary::of(kind, &of_kind(&records, kind)))
                 .into(),
-            propagation: propagation(&faults, manifest.setup.cells()),
+            probe_effect: controls::probe_effect(&records),
+            checks: checks(&records),
+            programs: Programs::of(&records),
+            reach: Reach::of(&faults, manifest.setup.cells()),
+            availability: Availability::of(&records, manifest.setup.cells()),
+            determinism: determinism(&records),
+            shown: Shown::of(&faults),
             violations: violations(&records),
         }
     }
@@ -208,12 +247,89 @@ impl Summary {
 
 fn accused(records: &[&Record]) -> Proportion {
     let valid = records.iter().filter(|run| run.containment.is_valid());
-    Proportion::counting(valid, |run| run.containment == Containment::WrongAccusation)
+    Proportion::counting(valid, |run| run.is(Containment::WrongAccusation))
 }
 
 fn of_kind<'a>(records: &[&'a Record], kind: Kind) -> Vec<&'a Record> {
     let matching = records.iter().filter(|run| run.kind() == kind);
     matching.copied().collect()
+}
+
+fn checks(records: &[&Record]) -> Vec<Check> {
+    let judged = || records.iter().filter(|run| run.containment.is_valid());
+    let check = |invariant: Invariant| Check {
+        invariant,
+        broken: Proportion::counting(judged(), |run| {
+            let mut violations = run.violations.iter();
+            violations.any(|broken| broken.invariant == invariant)
+        }),
+    };
+    // Whether every fault struck says nothing of the system.
+    let asked = Invariant::ALL.into_iter();
+    let asked = asked.filter(|&invariant| invariant != Invariant::EveryFaultStrikes);
+    asked.map(check).collect()
+}
+
+/// Only runs that leave a hash can be compared, and only those with the same plan.
+fn determinism(records: &[&Record]) -> Option<Proportion> {
+    let hashed: Vec<&Record> = records
+        .iter()
+        .copied()
+        .filter(|run| run.ram_sha256.is_some())
+        .collect();
+    let pairs = hashed.iter().enumerate().flat_map(|(position, first)| {
+        let later = hashed[position + 1..].iter();
+        later
+            .filter(|second| first.is_same_plan(second))
+            .map(move |second| (first, second))
+    });
+    let same = |(first, second): &(&&Record, &&Record)| first.ram_sha256 == second.ram_sha256;
+    (!hashed.is_empty()).then(|| Proportion::counting(pairs, same))
+}
+
+impl Programs {
+    fn of(records: &[&Record]) -> Self {
+        let judged = records.iter().filter(|run| run.containment.is_valid());
+        let mut programs = Self::default();
+        for one in judged.filter_map(|run| run.measured.as_ref()) {
+            programs.verified += one.verified;
+            programs.died += one.workers.died;
+            programs.due += one.workers.due;
+            programs.lost_with_the_dead += one.lost.with_the_dead;
+            programs.lost_with_the_living += one.lost.with_the_living;
+        }
+        programs
+    }
+}
+
+impl Shown {
+    fn of(faults: &[&Record]) -> Self {
+        let judged = || {
+            let runs = faults.iter().filter(|run| run.containment.is_valid());
+            runs.filter_map(|run| Some((*run, run.measured.as_ref()?)))
+        };
+        // A run that never got so far took longer than any that did.
+        let resumed = |one: &Measured| one.latencies.resumed.unwrap_or(f64::INFINITY);
+        let mut contained: Vec<(f64, u32)> = judged()
+            .filter(|(run, _)| run.containment.is_contained())
+            .map(|(run, one)| (resumed(one), run.run()))
+            .collect();
+        contained.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let had_effect = judged().filter(|(run, _)| run.containment.is_manifested());
+        let worst = had_effect.min_by(|(a, one), (b, other)| {
+            // Contained runs are alike, and better than all others.
+            let rank = |run: &Record| match run.containment {
+                label if label.is_contained() => (1, None),
+                label => (0, Some(label)),
+            };
+            let by_label = rank(a).cmp(&rank(b));
+            by_label.then(resumed(other).total_cmp(&resumed(one)))
+        });
+        Self {
+            typical: contained.get(contained.len() / 2).map(|&(_, run)| run),
+            worst: worst.map(|(run, _)| run.run()),
+        }
+    }
 }
 
 impl Totals {
@@ -225,6 +341,7 @@ impl Totals {
             faults: count(&|run| run.kind() == Kind::Fault),
             infra: count(&|run| run.containment == Containment::Infra),
             not_injected: count(&|run| run.containment == Containment::NotInjected),
+            untimed: count(&|run| run.measured.as_ref().is_some_and(|one| !one.is_timed())),
             seconds: records.iter().map(|run| run.wall_ms).sum::<f64>() / 1e3,
         }
     }
@@ -265,9 +382,7 @@ impl ClassSummary {
                     .iter()
                     .all(|broken| broken.invariant != Invariant::TheDeadComeBack)
             }),
-            silent: Proportion::counting(valid(), |run| {
-                run.containment == Containment::FsvExternal
-            }),
+            silent: Proportion::counting(valid(), |run| run.is(Containment::FsvExternal)),
             latencies_ms: samples.iter().filter_map(times).collect(),
             samples,
         }
@@ -280,7 +395,8 @@ fn is_detected(run: &Record) -> bool {
     run.measured.as_ref().is_some_and(hint)
 }
 
-/// The latencies of runs, censored at the end of each run that did not get so far.
+/// The latencies of runs, censored at the end of each run that did not get so far. A run whose
+/// fault has no place in time has none.
 fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
     let names = Latencies::default().named().map(|(name, _)| name);
     let of = |position: usize| {
@@ -289,70 +405,10 @@ fn samples(runs: &[&Record]) -> Vec<(&'static str, Vec<Sample>)> {
             None => Sample::Censored(measured.followed_ms),
         };
         let measured = runs.iter().filter_map(|run| run.measured.as_ref());
-        measured.map(sample).collect()
+        measured.filter(|one| one.is_timed()).map(sample).collect()
     };
     let named = names.into_iter().enumerate();
     named.map(|(position, name)| (name, of(position))).collect()
-}
-
-impl ControlSummary {
-    /// The kind, for people.
-    pub const fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Golden => "golden run",
-            Kind::Null => "null injection",
-            Kind::Fault => "fault",
-        }
-    }
-
-    fn of(kind: Kind, runs: &[&Record]) -> Self {
-        let valid: Vec<&Record> = runs
-            .iter()
-            .copied()
-            .filter(|run| run.containment.is_valid())
-            .collect();
-        let measured: Vec<&Measured> = valid
-            .iter()
-            .filter_map(|run| run.measured.as_ref())
-            .collect();
-        let alarms: usize = measured.iter().map(|one| one.false_alarms).sum();
-        let seconds: f64 = measured.iter().map(|one| one.followed_ms / 1e3).sum();
-        let work = |one: &&Measured| {
-            let seconds = one.followed_ms / 1e3;
-            (seconds > 0.0).then(|| float(one.verified) / seconds)
-        };
-        Self {
-            kind,
-            violated: Proportion::counting(&valid, |run| run.is_violation()),
-            accused: Proportion::counting(&measured, |one| !one.dead.is_empty()),
-            alarmed: Proportion::counting(&measured, |one| {
-                one.dead.is_empty() && one.false_alarms > 0
-            }),
-            false_alarms_per_second: (seconds > 0.0).then(|| float(alarms as u64) / seconds),
-            work_per_second: Spread::of(measured.iter().filter_map(work)),
-            longest_pause_ms: Spread::of(measured.iter().filter_map(|one| one.longest_pause_ms)),
-        }
-    }
-}
-
-/// Only runs with one fault say where an effect came from.
-fn propagation(faults: &[&Record], cells: usize) -> Vec<Propagation> {
-    let pairs = (0..cells).flat_map(|from| (0..cells).map(move |to| (from, to)));
-    let between = |(from, to): (usize, usize)| {
-        let runs = faults.iter().filter(|run| {
-            let one = run.resolved.second.is_none() && run.resolved.first.cell == from;
-            one && run.containment.is_valid()
-        });
-        let reached = |measured: &&Measured| measured.affected.contains(&to);
-        let measured = runs.filter_map(|run| run.measured.as_ref());
-        Propagation {
-            from,
-            to,
-            affected: Proportion::counting(measured, reached),
-        }
-    };
-    let others = pairs.filter(|(from, to)| from != to);
-    others.map(between).collect()
 }
 
 fn violations(records: &[&Record]) -> Vec<ViolationLine> {
@@ -362,6 +418,8 @@ fn violations(records: &[&Record]) -> Vec<ViolationLine> {
         kind: run.kind(),
         class: run.resolved.class.clone(),
         containment: run.containment,
+        also: run.also.clone(),
+        flags: run.flags.clone(),
         reasons: run.reasons(),
         invariants: run
             .violations

@@ -1,8 +1,11 @@
 //! The maps of ports and model-specific registers that a cell may touch by itself.
 //!
-//! A set bit intercepts (APM volume 2, rev. 3.41, 15.10.1 and 15.11). Everything is denied but what
-//! is listed here: the registers below, which reach no other cell, and, for the owner of the serial
-//! port, its eight ports.
+//! A set bit intercepts. Everything is denied but what is listed here: the registers below, which
+//! reach no other cell, and, for the owner of the serial port, its eight ports.
+//!
+//! # References
+//! AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, 15.10.1 and 15.11. Intel SDM volume
+//! 3, 325384-070, 24.6.4 and 24.6.9.
 
 use core::ops::RangeInclusive;
 
@@ -21,7 +24,8 @@ const FREE_REGISTERS: [u32; 7] = [
     0xc000_0102, // KernelGSbase
 ];
 
-/// A map of the 64 Ki ports: one bit each, 12 KiB with the tail that a port access may touch.
+/// A map of the 64 Ki ports: one bit each, 12 KiB with the tail that a port access may touch. For
+/// VMX the first 4 KiB are map A, the second map B.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub(crate) struct PortMap([u8; 3 * 4096]);
@@ -39,12 +43,13 @@ impl PortMap {
     }
 }
 
-/// A map of model-specific registers: two bits each (read, write), 2 KiB for each of three ranges.
+/// A map of model-specific registers for SVM: two bits each (read, write), 2 KiB for each of three
+/// ranges.
 #[repr(C, align(4096))]
 #[derive(Debug)]
-pub(crate) struct RegisterMap([u8; 2 * 4096]);
+pub(crate) struct PairedRegisterMap([u8; 2 * 4096]);
 
-impl RegisterMap {
+impl PairedRegisterMap {
     /// The map that every cell gets.
     pub(crate) const fn new() -> Self {
         let mut map = Self([0xff; 2 * 4096]);
@@ -53,6 +58,27 @@ impl RegisterMap {
             let bit = (FREE_REGISTERS[index] & 0x1fff) as usize * 2;
             // The range from C000_0000h has the second 2 KiB.
             map.0[0x800 + bit / 8] &= !(0b11 << (bit % 8));
+            index += 1;
+        }
+        map
+    }
+}
+
+/// A map of model-specific registers for VMX: one bit each, 1 KiB for each of: reads of the
+/// registers from 0, reads from C000_0000h, writes from 0, writes from C000_0000h.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub(crate) struct SplitRegisterMap([u8; 4096]);
+
+impl SplitRegisterMap {
+    /// The map that every cell gets.
+    pub(crate) const fn new() -> Self {
+        let mut map = Self([0xff; 4096]);
+        let mut index = 0;
+        while index < FREE_REGISTERS.len() {
+            let bit = (FREE_REGISTERS[index] & 0x1fff) as usize;
+            map.0[0x400 + bit / 8] &= !(1 << (bit % 8));
+            map.0[0xc00 + bit / 8] &= !(1 << (bit % 8));
             index += 1;
         }
         map
@@ -77,10 +103,21 @@ mod tests {
 
     #[test]
     fn exactly_the_listed_registers_are_free() {
-        let map = RegisterMap::new();
+        let map = PairedRegisterMap::new();
         let free_bits: u32 = map.0.iter().map(|byte| byte.count_zeros()).sum();
         assert_eq!(free_bits as usize, FREE_REGISTERS.len() * 2);
         let star = 0x81 * 2;
         assert_eq!(map.0[0x800 + star / 8] >> (star % 8) & 0b11, 0);
+    }
+
+    #[test]
+    fn exactly_the_listed_registers_are_free_in_the_split_map() {
+        let map = SplitRegisterMap::new();
+        let free_bits: u32 = map.0.iter().map(|byte| byte.count_zeros()).sum();
+        assert_eq!(free_bits as usize, FREE_REGISTERS.len() * 2);
+        let star = 0x81;
+        for range in [0x400, 0xc00] {
+            assert_eq!(map.0[range + star / 8] >> (star % 8) & 1, 0);
+        }
     }
 }

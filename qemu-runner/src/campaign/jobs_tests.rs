@@ -2,30 +2,37 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
+use crate::campaign::directory::Beginning;
 use crate::campaign::directory::tests::manifest;
+use crate::campaign::report;
+use crate::campaign::summary::Summary;
+use crate::error::Ending;
 use crate::verdict::tests::{cell, good_run};
 
 /// Gives a run that is made up, and fails where it is told to.
 struct Fake {
-    carried_out: Vec<u32>,
+    carried_out: Mutex<Vec<u32>>,
     interrupt_at: Option<u32>,
     dead_at: Vec<u32>,
     escapes_at: Option<u32>,
 }
 
-const FAKE: Fake = Fake {
-    carried_out: Vec::new(),
-    interrupt_at: None,
-    dead_at: Vec::new(),
-    escapes_at: None,
-};
+/// Carries out everything well.
+fn fake() -> Fake {
+    Fake {
+        carried_out: Mutex::default(),
+        interrupt_at: None,
+        dead_at: Vec::new(),
+        escapes_at: None,
+    }
+}
 
 impl Engine for Fake {
-    fn carry_out(&mut self, run: &Resolved, _: &mut Progress) -> Result<Observation> {
+    fn carry_out(&self, run: &Resolved, _: &mut Progress) -> Result<Observation> {
         if self.interrupt_at == Some(run.run) {
             return Err(Error::Interrupted);
         }
-        self.carried_out.push(run.run);
+        self.carried_out.lock().unwrap().push(run.run);
         if self.dead_at.contains(&run.run) {
             return Err(Error::Qemu("ended with signal 9".into()));
         }
@@ -40,11 +47,13 @@ impl Engine for Fake {
 struct Bench {
     directory: tempfile::TempDir,
     campaign: Campaign,
+    at_once: usize,
 }
 
 impl Bench {
     fn new() -> Self {
         Self {
+            at_once: 1,
             directory: tempfile::tempdir().unwrap(),
             campaign: manifest().campaign().unwrap(),
         }
@@ -52,7 +61,7 @@ impl Bench {
 
     fn run(
         &self,
-        engine: &mut Fake,
+        engine: &Fake,
         beginning: Beginning,
         stop_on: Option<StopOn>,
     ) -> (Result<()>, Journal) {
@@ -62,6 +71,7 @@ impl Bench {
             campaign: &self.campaign,
             seed: 7,
             runs: 10,
+            at_once: self.at_once,
             only: None,
             stop_on,
         };
@@ -73,28 +83,28 @@ impl Bench {
 #[test]
 fn an_interrupted_campaign_goes_on_where_it_stopped() {
     let bench = Bench::new();
-    let mut engine = Fake {
+    let engine = Fake {
         interrupt_at: Some(4),
-        ..FAKE
+        ..fake()
     };
-    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert!(matches!(ended, Err(Error::Interrupted)));
     assert_eq!(journal.records.len(), 4);
-    let mut engine = FAKE;
-    let (ended, journal) = bench.run(&mut engine, Beginning::Resumed, None);
+    let engine = fake();
+    let (ended, journal) = bench.run(&engine, Beginning::Resumed, None);
     ended.unwrap();
-    assert_eq!(engine.carried_out, [4, 5, 6, 7, 8, 9]);
+    assert_eq!(*engine.carried_out.lock().unwrap(), [4, 5, 6, 7, 8, 9]);
     assert_eq!(journal.records.len(), 10);
 }
 
 #[test]
 fn a_dead_qemu_costs_its_run_only() {
     let bench = Bench::new();
-    let mut engine = Fake {
+    let engine = Fake {
         dead_at: vec![3],
-        ..FAKE
+        ..fake()
     };
-    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
     ended.unwrap();
     let dead = &journal.records[&3];
     assert_eq!(dead.containment, Containment::Infra);
@@ -109,11 +119,11 @@ fn a_dead_qemu_costs_its_run_only() {
 #[test]
 fn a_host_on_which_nothing_works_ends_the_campaign() {
     let bench = Bench::new();
-    let mut engine = Fake {
+    let engine = Fake {
         dead_at: (0..10).collect(),
-        ..FAKE
+        ..fake()
     };
-    let (ended, journal) = bench.run(&mut engine, Beginning::New, None);
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
     assert_eq!(ended.unwrap_err().exit_code(), 3);
     assert_eq!(journal.records.len(), 3);
 }
@@ -121,11 +131,11 @@ fn a_host_on_which_nothing_works_ends_the_campaign() {
 #[test]
 fn an_escape_can_end_the_campaign_and_is_reported() {
     let bench = Bench::new();
-    let mut engine = Fake {
+    let engine = Fake {
         escapes_at: Some(5),
-        ..FAKE
+        ..fake()
     };
-    let (ended, journal) = bench.run(&mut engine, Beginning::New, Some(StopOn::Violation));
+    let (ended, journal) = bench.run(&engine, Beginning::New, Some(StopOn::Violation));
     ended.unwrap();
     assert_eq!(journal.records.len(), 6);
     let summary = Summary::of(&manifest(), journal.records.values());
@@ -144,7 +154,7 @@ fn an_escape_can_end_the_campaign_and_is_reported() {
 #[test]
 fn a_report_never_says_all_or_nothing_without_a_bound() {
     let bench = Bench::new();
-    let (_, journal) = bench.run(&mut { FAKE }, Beginning::New, None);
+    let (_, journal) = bench.run(&fake(), Beginning::New, None);
     let summary = Summary::of(&manifest(), journal.records.values());
     let text = report::text(&summary, journal.path());
     assert!(
@@ -160,11 +170,11 @@ fn a_report_never_says_all_or_nothing_without_a_bound() {
 #[test]
 fn a_campaign_that_has_hardly_begun_is_reported_too() {
     let bench = Bench::new();
-    let mut engine = Fake {
+    let engine = Fake {
         interrupt_at: Some(1),
-        ..FAKE
+        ..fake()
     };
-    let (_, journal) = bench.run(&mut engine, Beginning::New, None);
+    let (_, journal) = bench.run(&engine, Beginning::New, None);
     assert_eq!(journal.records.len(), 1);
     let summary = Summary::of(&manifest(), journal.records.values());
     report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
@@ -173,4 +183,44 @@ fn a_campaign_that_has_hardly_begun_is_reported_too() {
         "{}",
         summary.verdict()
     );
+}
+
+#[test]
+fn several_at_a_time_finish_the_same_runs() {
+    let bench = Bench {
+        at_once: 3,
+        ..Bench::new()
+    };
+    let engine = Fake {
+        dead_at: vec![3],
+        ..fake()
+    };
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
+    ended.unwrap();
+    let numbers: Vec<u32> = journal.records.keys().copied().collect();
+    assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+    assert_eq!(engine.carried_out.lock().unwrap().len(), 10);
+    assert_eq!(journal.records[&3].containment, Containment::Infra);
+}
+
+#[test]
+fn an_interrupt_ends_all_that_run_and_keeps_what_is_finished() {
+    let bench = Bench {
+        at_once: 3,
+        ..Bench::new()
+    };
+    let engine = Fake {
+        interrupt_at: Some(2),
+        ..fake()
+    };
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
+    assert!(matches!(ended, Err(Error::Interrupted)));
+    assert_eq!(
+        journal.records.len(),
+        engine.carried_out.lock().unwrap().len()
+    );
+    assert!(!journal.records.contains_key(&2));
+    let (ended, journal) = bench.run(&fake(), Beginning::Resumed, None);
+    ended.unwrap();
+    assert_eq!(journal.records.len(), 10);
 }

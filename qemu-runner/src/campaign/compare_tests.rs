@@ -1,0 +1,84 @@
+//! Campaigns that are made up, side by side.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+use super::*;
+use crate::campaign::directory::tests::manifest;
+use crate::campaign::resolve::Resolved;
+use crate::observation::Observation;
+use crate::verdict::tests::{cell, good_run};
+use std::time::Duration;
+
+/// Forty runs of which the first so many escape, each step later by so many milliseconds.
+fn campaign(seed: u64, escapes: u32, later: u64) -> Finished {
+    let campaign = manifest().campaign().unwrap();
+    let record = |run: u32| {
+        let resolved = Resolved::of(&campaign, seed, run);
+        let mut observed = good_run();
+        let spread = u64::from(run) * 10_000 + later * 1_000_000;
+        let start = observed.start();
+        let after = |observed: &mut Observation| {
+            for record in observed
+                .records
+                .iter_mut()
+                .filter(|record| record.at > start)
+            {
+                record.at += spread;
+            }
+        };
+        after(&mut observed);
+        if run < escapes {
+            observed.after[2] = cell(2, 5);
+        }
+        let mut record = Record::of(resolved, &observed, None, Duration::ZERO);
+        record.ram_sha256 = Some(format!("{}", later + u64::from(run < escapes)));
+        (run, record)
+    };
+    Finished {
+        manifest: manifest(),
+        records: (0..40).map(record).collect(),
+    }
+}
+
+#[test]
+fn what_differs_is_said_to_differ() {
+    let (first, second) = (campaign(7, 30, 0), campaign(7, 0, 50));
+    let comparison = compare(&first, &second);
+    let escaped = comparison
+        .shares
+        .iter()
+        .find(|line| line.what == "not contained");
+    assert!(escaped.unwrap().significant && escaped.unwrap().chance.is_some());
+    let hint = comparison
+        .times
+        .iter()
+        .find(|line| line.what == "fault to first hint");
+    let hint = hint.unwrap();
+    assert!(hint.significant);
+    assert!((hint.shift_ms.shift.unwrap() - 50.0).abs() < 1e-6);
+    let all = comparison.pairs.last().unwrap();
+    assert_eq!((all.held.pairs, all.held.first_only), (40, 0));
+    assert!(all.held.second_only == 30 && all.significant);
+    let text = comparison.text();
+    assert!(
+        text.contains("differs") && text.contains("McNemar"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_the_same_is_not() {
+    let comparison = compare(&campaign(7, 2, 0), &campaign(7, 2, 0));
+    assert!(comparison.shares.iter().all(|line| !line.significant));
+    assert!(comparison.times.iter().all(|line| !line.significant));
+    assert!(comparison.pairs.iter().all(|one| !one.significant));
+    assert_eq!(comparison.same_memory, Some(Proportion::new(40, 40)));
+    let differs = compare(&campaign(7, 2, 0), &campaign(7, 3, 0));
+    assert_eq!(differs.same_memory, Some(Proportion::new(39, 40)));
+}
+
+#[test]
+fn other_seeds_make_no_pairs() {
+    let comparison = compare(&campaign(7, 2, 0), &campaign(8, 2, 0));
+    assert!(comparison.pairs.is_empty() && comparison.same_memory.is_none());
+    assert!(comparison.text().contains("nothing to pair"));
+}

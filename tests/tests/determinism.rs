@@ -1,0 +1,97 @@
+//! The deterministic mode: the same seed gives the same runs, to the last bit of memory.
+//!
+//! # Invariants
+//! 1. A difference is a fault of the runner or of the guest, never of the host: no run is tried
+//!    again.
+
+use std::collections::BTreeMap;
+
+use qemu_runner::campaign::directory::{Beginning, Journal, Manifest};
+use qemu_runner::campaign::file::Campaign;
+use qemu_runner::campaign::jobs::Job;
+use qemu_runner::campaign::outcome::Containment;
+use qemu_runner::campaign::record::Record;
+use qemu_runner::campaign::run::Machines;
+use qemu_runner::commands::Setup;
+use qemu_runner::launch::Mode;
+use qemu_runner::output::Progress;
+use tests::harness::{launch, take_turn};
+
+const FILE: &str = r#"
+schema = "hive-campaign/1"
+[campaign]
+name = "the-same-again"
+purpose = "The same seed gives the same runs"
+mode = "deterministic"
+[[fault]]
+id = "halt"
+model = "cpu.halt"
+target = { cell = "random", cpu = "random" }
+when = { work_ms = { uniform = [1, 300] } }
+[[fault]]
+id = "wild"
+model = "sw.wild_write"
+target = { cell = "random" }
+when = { work_ms = { uniform = [1, 300] } }
+[[fault]]
+id = "bit"
+model = "mem.bitflip"
+area = "region"
+target = { cell = "random" }
+when = { work_ms = { uniform = [1, 300] } }
+"#;
+
+/// A golden run, a null injection and a fault.
+const RUNS: u32 = 3;
+
+fn run(campaign: &Campaign, seed: u64) -> BTreeMap<u32, Record> {
+    let machine = campaign.machine.get_ref().machine();
+    let launch = launch(machine, Mode::Deterministic);
+    let on = (Setup::of(&launch), &launch.images);
+    let manifest = Manifest::new(FILE, campaign, seed, RUNS, on).expect("the images can be read");
+    let path = tempfile::tempdir().expect("a directory can be made");
+    let mut journal = Journal::open(path.path(), &manifest, Beginning::New).expect("it is empty");
+    let job = Job {
+        campaign,
+        seed,
+        runs: RUNS,
+        at_once: 2,
+        only: None,
+        stop_on: None,
+    };
+    let engine = Machines { launch };
+    job.carry_out(&engine, &mut journal, &mut Progress::silent())
+        .expect("the runs can be carried out");
+    journal.records
+}
+
+/// A record without what the host's clock says.
+fn without_host_times(mut record: Record) -> Record {
+    record.wall_ms = 0.0;
+    if let Some(measured) = &mut record.measured {
+        measured.boot_ms = 0.0;
+    }
+    record
+}
+
+#[test]
+fn the_same_seed_gives_the_same_runs() {
+    let _turn = take_turn();
+    let campaign = Campaign::parse(FILE).expect("the file is good");
+    let mut hashes = Vec::new();
+    for seed in [1, 2, 3] {
+        let [first, second] = [(); 2].map(|()| run(&campaign, seed));
+        for (one, other) in first.into_values().zip(second.into_values()) {
+            assert_eq!(one.infra, None);
+            assert_ne!(one.containment, Containment::Infra);
+            assert!(one.ram_sha256.is_some(), "{one:#?}");
+            hashes.extend(one.ram_sha256.clone());
+            assert_eq!(without_host_times(one), without_host_times(other));
+        }
+    }
+    // The hash tells runs apart: none of these is like another.
+    let count = hashes.len();
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!((count, hashes.len()), (9, 9));
+}
