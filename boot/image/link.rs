@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 /// Has the package at hand linked by the `link.ld` beside its manifest.
-pub fn by_script() {
+pub(crate) fn by_script() {
     let folder = std::env::var_os("CARGO_MANIFEST_DIR")
         .map(PathBuf::from)
         .unwrap_or_default();

@@ -115,7 +115,7 @@ impl Default for Standstill {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

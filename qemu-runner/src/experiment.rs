@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cell::CellId;
 use cell::fault::InnerFault;
 use cell::trace::Event;
 
@@ -22,7 +21,7 @@ use crate::fault::corrupt::Stuck;
 use crate::fault::host::{Frozen, Target, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
-use crate::guest::integrity::{self, Spoilt};
+use crate::guest::integrity;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
@@ -39,7 +38,7 @@ mod armed;
 mod settled;
 
 use armed::{Armed, Surroundings};
-use settled::Settled;
+use settled::{Settled, untouched};
 
 /// How long a fault that may be survived is given to show an effect.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -538,26 +537,6 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Whose code or constants were changed, of the cells that live on and that no fault was
-    /// injected into. Whoever came back has a new image.
-    fn spoilt(&self, after: &[CellSnapshot]) -> Result<Vec<Spoilt>> {
-        let is_target = |cell: usize| self.plan.strikes().any(|strike| strike.cell == cell);
-        let pairs = self.before.iter().zip(after).enumerate();
-        let survivors = pairs
-            .filter(|(cell, (before, now))| {
-                before.incarnation == now.incarnation && !is_target(*cell)
-            })
-            .filter_map(|(cell, _)| CellId::new(cell))
-            .collect();
-        let memory = &self.session.memory;
-        integrity::check(
-            memory,
-            &self.session.machine,
-            &self.session.images,
-            survivors,
-        )
-    }
-
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
@@ -570,7 +549,12 @@ impl<'a> Run<'a> {
             }
             _ => None,
         };
-        let spoilt = self.spoilt(&after)?;
+        let spoilt = integrity::check(
+            &self.session.memory,
+            &self.session.machine,
+            &self.session.images,
+            untouched(&self.before, &after, self.plan),
+        )?;
         let (not_triggered, not_carried_out) = self.missed();
         let ended_at = self.time();
         let (_, live_set) = self.session.machine.live_set(&self.session.memory)?;

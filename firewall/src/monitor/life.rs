@@ -262,8 +262,8 @@ fn bring_back(monitor: &Monitor, cpu: &PerCpu, target: &PerCpu, expelled: Incarn
 }
 
 /// Notes that an INIT struck the executing CPU, and may be about to reset it: no NMI may be sent to
-/// it until it is parked. One that waits for its start-up keeps an NMI pending (Bochs 2.7), and would
-/// take it in the start-up code. Returns how it arrives if the INIT spared it.
+/// it until it is parked. One that waits for its start-up keeps an NMI pending (Bochs 2.7), and
+/// would take it in the start-up code. Returns how it arrives if the INIT spared it.
 pub(crate) fn expect_reset(monitor: &Monitor, cpu: &PerCpu) -> Arrival {
     monitor.machine.cpu(cpu.id).standing.meet_init()
 }

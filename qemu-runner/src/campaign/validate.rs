@@ -12,7 +12,7 @@ use super::draw::Number;
 use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::fault::plan::parse_operation;
+use crate::fault::plan::{Cause, parse_operation};
 use crate::launch::Mode;
 
 /// Longest time in a file: an hour, in milliseconds.
@@ -246,6 +246,12 @@ impl Check<'_> {
         let causes = when.causes().len();
         if causes > 1 {
             let problem = "expected one of event, symbol, write, access and load";
+            return self.refuse(strike.when, problem);
+        }
+        let is_deterministic = self.campaign.header.mode == Mode::Deterministic;
+        if is_deterministic && when.causes().iter().any(Cause::needs_gdb) {
+            let problem =
+                "symbol, write and access go by the time of the host; expected mode realtime";
             return self.refuse(strike.when, problem);
         }
         let name = strike.model.name();

@@ -8,8 +8,10 @@
 use std::time::Duration;
 
 use cell::workload::Operation;
+use cell::{CellId, CellSet};
 use userland::Account;
 
+use crate::fault::plan::Plan;
 use crate::observation::CellSnapshot;
 use crate::pace::Moment;
 
@@ -105,6 +107,17 @@ impl Settled {
         };
         cells.iter().zip(&then.accounts).map(goes_on)
     }
+}
+
+/// The cells that live on and that no fault of the plan is for. Whoever came back has a new image,
+/// and a target's own is its own concern.
+pub(super) fn untouched(before: &[CellSnapshot], after: &[CellSnapshot], plan: &Plan) -> CellSet {
+    let is_target = |cell: usize| plan.strikes().any(|strike| strike.cell == cell);
+    let pairs = before.iter().zip(after).enumerate();
+    pairs
+        .filter(|(cell, (then, now))| then.incarnation == now.incarnation && !is_target(*cell))
+        .filter_map(|(cell, _)| CellId::new(cell))
+        .collect()
 }
 
 #[cfg(test)]

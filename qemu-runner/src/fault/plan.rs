@@ -311,13 +311,16 @@ impl Plan {
     /// # Errors
     /// [`Error::Usage`].
     pub fn check_deterministic(&self) -> Result<()> {
-        match self
-            .strikes()
-            .find(|strike| !strike.fault.is_deterministic())
-        {
-            Some(strike) => Err(Error::Usage(format!(
-                "{} strikes at a time of the host's; it cannot be deterministic",
-                strike.fault
+        let unfit = |strike: &&Strike| !strike.fault.is_deterministic();
+        if let Some(Strike { fault, .. }) = self.strikes().find(unfit) {
+            return Err(Error::Usage(format!(
+                "{fault} strikes at a time of the host's; it cannot be deterministic"
+            )));
+        }
+        match self.triggers().find(|trigger| trigger.needs_gdb()) {
+            Some(Trigger { cause, .. }) => Err(Error::Usage(format!(
+                "a debugger stops the machine at a time of the host's: {cause}; that cannot be \
+                 deterministic"
             ))),
             None => Ok(()),
         }
@@ -345,6 +348,19 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_by_the_time_of_the_host_is_not_deterministic() {
+        let plan = |fault, cause| {
+            let mut plan = Plan::single(Strike::new(Fault::Host(fault), 1));
+            plan.trigger.cause = cause;
+            plan.check_deterministic()
+        };
+        assert!(plan(HostFault::CpuHalt, Cause::Now).is_ok());
+        assert!(plan(HostFault::CpuMce, Cause::Now).is_err());
+        let symbol = Cause::Symbol("kernel::panic".into());
+        assert!(plan(HostFault::CpuHalt, symbol).is_err());
+    }
 
     #[test]
     fn targets_that_the_machine_does_not_have_are_refused() {

@@ -89,10 +89,14 @@ impl Trigger {
 
     /// Whether the gdb stub is needed for it.
     pub const fn needs_gdb(&self) -> bool {
-        matches!(
-            self.cause,
-            Cause::Symbol(_) | Cause::Write(_) | Cause::Access(_)
-        )
+        self.cause.needs_gdb()
+    }
+}
+
+impl Cause {
+    /// Whether a debugger sees it, who stops the machine for that at a time of the host's.
+    pub const fn needs_gdb(&self) -> bool {
+        matches!(self, Self::Symbol(_) | Self::Write(_) | Self::Access(_))
     }
 }
 

@@ -68,8 +68,8 @@ pub(super) fn controls(summary: &Summary) -> Markup {
             "Golden runs leave the machine alone. Null injections do all that a fault's run does, "
             "but inject nothing: what differs between the two is the effect of the tool. Medians, "
             "with least and greatest; the difference is Hodges and Lehmann's with its 95 % "
-            "interval (none for too few runs) and the chance of so great a difference in ranks without any "
-            "effect (Mann and Whitney)."
+            "interval (none for too few runs) and the chance of so great a difference in ranks "
+            "without any effect (Mann and Whitney)."
         }
     }
 }

@@ -79,8 +79,8 @@ pub(super) fn latencies(summary: &Summary) -> Result<Markup> {
             (names)
             p.note {
                 "All faults that had an effect: the share of runs in which each step was over "
-                "after a time (Kaplan and Meier). A tick on a curve is a run that ended before the step "
-                "was over; a curve with ticks may end below all."
+                "after a time (Kaplan and Meier). A tick on a curve is a run that ended before the "
+                "step was over; a curve with ticks may end below all."
             }
             (figure(&histograms))
             p.note { "How many runs took how long; buckets grow by a tenth of a power of ten." }
