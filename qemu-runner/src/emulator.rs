@@ -1,8 +1,8 @@
 //! What runs a machine, as the rest of the runner sees it: memory, time, and ways in.
 //!
 //! Everything above (experiments, watches, verdicts) is the same for every emulator. Time is where
-//! they differ most: QEMU's machines run by the host's clock, whether anybody looks or not; Bochs's,
-//! and QEMU's in the deterministic mode, run by their own, and only while they are let.
+//! they differ most: QEMU's machines run by the host's clock, whether anybody looks or not; Bochs's
+//! and, in the deterministic mode, QEMU's run by their own, and only while they are let.
 
 use std::fmt;
 use std::path::PathBuf;
