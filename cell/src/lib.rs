@@ -20,6 +20,7 @@
 //! | [`standstill`] | points of time at which the machine stands still for the runner |
 //! | [`trace`] | the record of what happened, which survives its cell |
 //! | [`fault`] | faults that a cell injects into itself when the host asks for it |
+//! | [`random`] | pseudo-random numbers for faults |
 //! | [`workload`] | the record in which a cell's workers account for every operation |
 
 #![cfg_attr(not(test), no_std)]
@@ -35,6 +36,7 @@ pub mod membership;
 pub mod parameters;
 pub mod partition;
 pub mod public;
+pub mod random;
 pub mod standing;
 pub mod standstill;
 pub mod time;

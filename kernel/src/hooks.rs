@@ -14,10 +14,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use cell::Instant;
 use cell::fault::{Attributes, program_words};
+use cell::random::Random;
 
 use crate::faults::Injection;
 use crate::lock::Lock;
-use crate::misdeeds::Random;
 use crate::thread::run_queue::{THREADS_MAX, ThreadId};
 
 /// Whom `program.kill` ends if no name is given.

@@ -7,6 +7,7 @@
 use core::hint::{black_box, spin_loop};
 
 use cell::fault::InnerFault;
+use cell::random::Random;
 use cell::{PAGE_SIZE, PhysicalAddress};
 
 use crate::cpu::{interrupts, port};
@@ -122,45 +123,4 @@ fn reset_machine() {
         "bus error: {denied} of {} port writes denied",
         RESETS.len()
     );
-}
-
-/// Pseudo-random numbers from a seed: a multiplication and a shift (SplitMix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// The numbers of a seed.
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next one.
-    pub(crate) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    /// A number below `bound`; a bound of 0 gives 0.
-    const fn below(&mut self, bound: u64) -> u64 {
-        ((self.next() as u128 * bound as u128) >> 64) as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn draws_stay_below_their_bound_and_repeat_by_seed() {
-        let draw = |seed| {
-            let mut random = Random::new(seed);
-            (0..100).map(|_| random.below(1000)).collect::<Vec<_>>()
-        };
-        assert!(draw(7).iter().all(|&number| number < 1000));
-        assert_eq!(draw(7), draw(7));
-        assert_ne!(draw(7), draw(8));
-        assert_eq!(Random::new(1).below(0), 0);
-    }
 }

@@ -14,6 +14,7 @@
 use core::time::Duration;
 
 use cell::fault::{Attributes, InnerFault};
+use cell::random::Random;
 use cell::{CellId, CellSet, Incarnation, Instant};
 
 use crate::layout::SLOT_WORDS;
@@ -88,7 +89,7 @@ pub(crate) struct Mischief {
     ways: [Way; WAYS.len()],
     /// For how long messages are held up.
     span: Duration,
-    random: u64,
+    random: Random,
     held: [Option<Held>; HELD_MAX],
 }
 
@@ -113,7 +114,7 @@ impl Mischief {
     pub(crate) const NONE: Self = Self {
         ways: [Way::NONE; WAYS.len()],
         span: Duration::ZERO,
-        random: 0,
+        random: Random::new(0),
         held: [None; HELD_MAX],
     };
 
@@ -126,7 +127,7 @@ impl Mischief {
             to: order.to,
             operation: order.operation,
         };
-        (self.span, self.random) = (order.span, order.seed);
+        (self.span, self.random) = (order.span, Random::new(order.seed));
     }
 
     /// Whether nothing is left to do, now or later.
@@ -149,7 +150,7 @@ impl Mischief {
         let until = match way {
             InnerFault::RpcDrop => return Treatment::Drop,
             InnerFault::RpcDuplicate => return Treatment::SendTwice,
-            InnerFault::RpcCorrupt => return Treatment::Flip(self.next_random()),
+            InnerFault::RpcCorrupt => return Treatment::Flip(self.random.next()),
             InnerFault::RpcDelay => now + self.span,
             // Until the rings are tended next; whatever is sent meanwhile overtakes it.
             _ => now,
@@ -170,7 +171,7 @@ impl Mischief {
     fn way(&mut self, peer: CellId, draft: &Draft) -> Option<InnerFault> {
         for (number, fault) in WAYS.into_iter().enumerate() {
             if self.ways[number].concerns(peer, draft) {
-                let random = self.next_random();
+                let random = self.random.next();
                 let attributes = &mut self.ways[number].attributes;
                 if attributes.strikes(MESSAGE_BYTES, random) {
                     return Some(fault);
@@ -185,15 +186,6 @@ impl Mischief {
         let due =
             |held: &Option<Held>| held.is_some_and(|one| one.peer == peer && one.until <= now);
         self.held.iter_mut().find(|held| due(held))?.take()
-    }
-
-    /// `SplitMix64`.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
     }
 }
 

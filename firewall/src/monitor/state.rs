@@ -73,13 +73,16 @@ pub trait Loader: Sync {
     ) -> Result<Start, LoadError>;
 }
 
-/// The hardware seam: how a CPU runs a cell and how the firewall is enforced on it.
+/// The hardware seam: how a CPU runs a cell and how the firewall is enforced on it. What is given
+/// here holds for processors with nested paging.
 pub trait BackEnd: Sync {
     /// Which one.
     fn kind(&self) -> machine::BackEnd;
 
     /// Whether a store needs a grant. Where it does not, grants change writer sets and no tables.
-    fn is_enforcing(&self) -> bool;
+    fn is_enforcing(&self) -> bool {
+        self.kind() != machine::BackEnd::Off
+    }
 
     /// The format of its nested tables' entries.
     fn format(&self) -> &'static dyn Format;
@@ -88,16 +91,24 @@ pub trait BackEnd: Sync {
     fn keeps_dirty_bits(&self) -> bool;
 
     /// Whether the monitor itself sees denied accesses, so that a kernel need not report them.
-    fn sees_bus_errors(&self) -> bool;
+    fn sees_bus_errors(&self) -> bool {
+        self.kind().has_nested_paging()
+    }
 
     /// Where a kernel calls for a hypercall; 0 for the hypercall instruction.
-    fn hypercall_entry(&self) -> u64;
+    fn hypercall_entry(&self) -> u64 {
+        0
+    }
 
     /// What makes another CPU enter the monitor.
-    fn kick_command(&self) -> Command;
+    fn kick_command(&self) -> Command {
+        Command::Nmi
+    }
 
     /// Takes from an expelled cell whatever it could still reach of the others.
-    fn close(&self, monitor: &Monitor, cell: CellId);
+    fn close(&self, monitor: &Monitor, cell: CellId) {
+        monitor.nested(cell).close();
+    }
 
     /// Prepares the executing CPU, after each reset of it.
     fn enable(&self, cpu: &PerCpu);

@@ -61,20 +61,12 @@ impl BackEnd for PagingBackEnd {
         self.kind
     }
 
-    fn is_enforcing(&self) -> bool {
-        self.kind != machine::BackEnd::Off
-    }
-
     fn format(&self) -> &'static dyn Format {
         &X86
     }
 
     fn keeps_dirty_bits(&self) -> bool {
         self.is_enforcing()
-    }
-
-    fn sees_bus_errors(&self) -> bool {
-        false
     }
 
     fn hypercall_entry(&self) -> u64 {

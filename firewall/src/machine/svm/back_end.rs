@@ -6,16 +6,15 @@
 
 use core::arch::naked_asm;
 
+use cell::PhysicalAddress;
 use cell::machine::{self, EvidenceKind};
 use cell::standing::Arrival;
-use cell::{CellId, PhysicalAddress};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use super::enter::{enter, load_rest};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
 use crate::format::{Format, X86};
 use crate::hypercall::{BUS_ERROR_CODE, VECTOR_BUS_ERROR};
-use crate::machine::lapic::Command;
 use crate::machine::permissions::{PairedRegisterMap, PortMap};
 use crate::machine::registers::GuestRegisters;
 use crate::machine::run::{self, Guest, Translations};
@@ -97,32 +96,12 @@ impl BackEnd for SvmBackEnd {
         machine::BackEnd::Npt
     }
 
-    fn is_enforcing(&self) -> bool {
-        true
-    }
-
     fn format(&self) -> &'static dyn Format {
         &X86
     }
 
     fn keeps_dirty_bits(&self) -> bool {
         true
-    }
-
-    fn sees_bus_errors(&self) -> bool {
-        true
-    }
-
-    fn hypercall_entry(&self) -> u64 {
-        0
-    }
-
-    fn kick_command(&self) -> Command {
-        Command::Nmi
-    }
-
-    fn close(&self, monitor: &Monitor, cell: CellId) {
-        monitor.nested(cell).close();
     }
 
     fn enable(&self, cpu: &PerCpu) {

@@ -7,7 +7,6 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
-use cell::CellId;
 use cell::machine::{self, EvidenceKind};
 use cell::standing::Arrival;
 use x86_64::registers::model_specific::Msr;
@@ -19,7 +18,6 @@ use super::guest::VmxGuest;
 use super::host::HostTables;
 use super::operation::Operation;
 use crate::format::{Ept, Format};
-use crate::machine::lapic::Command;
 use crate::machine::run;
 use crate::monitor::{BackEnd, Monitor, PerCpu, Start, fence};
 
@@ -102,32 +100,12 @@ impl BackEnd for VmxBackEnd {
         machine::BackEnd::Ept
     }
 
-    fn is_enforcing(&self) -> bool {
-        true
-    }
-
     fn format(&self) -> &'static dyn Format {
         &Ept
     }
 
     fn keeps_dirty_bits(&self) -> bool {
         keeps_dirty_bits()
-    }
-
-    fn sees_bus_errors(&self) -> bool {
-        true
-    }
-
-    fn hypercall_entry(&self) -> u64 {
-        0
-    }
-
-    fn kick_command(&self) -> Command {
-        Command::Nmi
-    }
-
-    fn close(&self, monitor: &Monitor, cell: CellId) {
-        monitor.nested(cell).close();
     }
 
     fn enable(&self, cpu: &PerCpu) {
