@@ -70,6 +70,7 @@ pub fn check(machine: &Machine) -> Result<()> {
 pub fn text(machine: &Machine, installation: &Installation, serial: &str) -> String {
     let (bios, vga) = (installation.bios.display(), installation.vga_bios.display());
     let (mib, cpus, model) = (machine.memory >> 20, machine.cpus, model(machine));
+    // The firmware does not wait for a key that nobody presses (three seconds of the machine's time).
     // A panic is the guest's in most cases (a triple fault): the machine stays, so that its records
     // can be read. Resets are logged as information of the system.
     // Registers that it does not know read as zero: it shows CPUID bits of registers that it lacks
@@ -81,7 +82,7 @@ pub fn text(machine: &Machine, installation: &Installation, serial: &str) -> Str
          config_interface: textconfig\n\
          display_library: term\n\
          memory: guest={mib}, host={mib}\n\
-         romimage: file=\"{bios}\"\n\
+         romimage: file=\"{bios}\", options=fastboot\n\
          vgaromimage: file=\"{vga}\"\n\
          cpu: model={model}, count={cpus}, quantum={TURN}, ips={INSTRUCTIONS_PER_SECOND}, \
          reset_on_triple_fault=0, ignore_bad_msrs=1\n\
