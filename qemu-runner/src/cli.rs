@@ -53,7 +53,7 @@ pub enum Command {
     Campaign(CampaignCommand),
     /// Carry out one run of a campaign again.
     Replay(Box<ReplayArguments>),
-    /// Measure what things cost.
+    /// Measure what things cost; under Bochs, count the instructions of the monitor.
     Bench(Box<BenchArguments>),
     /// Show what of the emulators and of this host works, and what to do about the rest.
     Doctor(DoctorArguments),
@@ -238,7 +238,7 @@ pub struct InjectArguments {
 /// Arguments of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArguments {
-    /// How many boots to measure.
+    /// How many boots to measure; under Bochs, where all are the same, it is one.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
     /// How long the work of the cells is counted, with each back end of the firewall.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::bochs::configuration;
 use crate::bochs::machine::BochsMachine;
+use crate::bochs::process::Bochs;
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::host::Target;
@@ -99,6 +100,15 @@ pub trait Emulator: fmt::Debug {
     /// [`Error::Channel`] if there is none.
     fn hand_over(&mut self) -> Result<PathBuf> {
         Err(missing())
+    }
+
+    /// Bochs itself, which alone shows every instruction. Its machine does not stop by itself any
+    /// more: who asks sees to that.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is another.
+    fn bochs(&mut self) -> Result<&mut Bochs> {
+        Err(Error::Usage("only Bochs shows every instruction".into()))
     }
 
     /// Does something to one CPU: any [`HostFault`] but those of memory. Says what.

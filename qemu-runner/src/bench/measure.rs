@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::instructions::{self, Counts};
 use super::record;
 use crate::cli::BenchArguments;
 use crate::error::{Context, Error, Result};
@@ -16,7 +17,7 @@ use crate::guest::cells;
 use crate::images::workspace_root;
 use crate::interrupt;
 use crate::latency::Latencies;
-use crate::launch::Launch;
+use crate::launch::{Launch, Program};
 use crate::output::Progress;
 use crate::session::Session;
 use crate::units::{float, milliseconds};
@@ -48,6 +49,8 @@ pub struct Costs {
     /// Cycles per operation, over all runs, by name; in the order in which the kernel measured
     /// them.
     pub operations: Vec<(String, Vec<f64>)>,
+    /// Instructions of operations, where they were counted instead.
+    pub instructions: Counts,
     /// The rate of the guest's time-stamp counter.
     pub cycles_per_second: u64,
     /// Milliseconds from the start of QEMU until every cell served.
@@ -83,6 +86,13 @@ pub fn measure(
         ("kernel", size(&launch.images.kernel)?),
     ];
     costs.monitor_lines = monitor_lines()?;
+    if let Program::Bochs(_) = launch.program {
+        // Two runs under Bochs are the same, and what its machines do in a second means nothing.
+        let mut session = Session::boot(&with_parameters(launch, &QUIET), progress)?;
+        progress.step("counting instructions");
+        costs.instructions = instructions::count(&mut session)?;
+        return Ok(costs);
+    }
     for run in 1..=arguments.runs {
         let mut step = |what: &str, costs: &mut Costs, measure: Measure<'_>| {
             progress.step(&format!("bench run {run} of {}: {what}", arguments.runs));

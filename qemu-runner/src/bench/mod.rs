@@ -3,10 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`record`] | results that a kernel measured, read from its bench record |
+//! | [`instructions`] | instructions of the monitor, counted under Bochs |
 //! | [`statistics`] | median, spread, ratio |
 //! | [`measure`] | boots, and what is measured from outside |
 //! | [`table`] | the table, as text and as JSON |
 
+pub mod instructions;
 pub mod measure;
 pub mod record;
 pub mod statistics;

@@ -45,7 +45,7 @@ pub struct Debugger {
     pid: Pid,
     input: ChildStdin,
     output: Receiver<Vec<u8>>,
-    text: String,
+    text: Answers,
     ticks: u64,
 }
 
@@ -72,7 +72,7 @@ impl Debugger {
             pid: Pid::from_child(child),
             input,
             output,
-            text: String::new(),
+            text: Answers::default(),
             ticks: 0,
         };
         debugger.answer()?;
@@ -99,11 +99,12 @@ impl Debugger {
         Ok(answer)
     }
 
-    /// Lets the machine run until it stops by itself, or for `slice` of the host's time.
+    /// Lets the machine run until it stops by itself, or for `slice` of the host's time. Says why it
+    /// stopped, and all that was shown meanwhile: traced instructions, one to a line.
     ///
     /// # Errors
     /// [`Error::Bochs`] if it cannot be stopped, [`Error::Interrupted`].
-    pub fn go_on(&mut self, line: &str, slice: Duration) -> Result<Stop> {
+    pub fn go_on(&mut self, line: &str, slice: Duration) -> Result<(Stop, String)> {
         self.say(line)?;
         let answer = if let Some(answer) = self.prompt(slice)? {
             answer
@@ -116,7 +117,7 @@ impl Debugger {
         let time = self.command("ptime")?;
         let unclear = || Error::Bochs(format!("ptime says \"{}\"", time.trim()));
         self.ticks = ticks(&time).ok_or_else(unclear)?;
-        Ok(written(&answer).unwrap_or(Stop::Other))
+        Ok((written(&answer).unwrap_or(Stop::Other), answer))
     }
 
     fn say(&mut self, line: &str) -> Result<()> {
@@ -134,13 +135,13 @@ impl Debugger {
     fn prompt(&mut self, limit: Duration) -> Result<Option<String>> {
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(answer) = take_answer(&mut self.text) {
+            if let Some(answer) = self.text.take() {
                 return Ok(Some(answer));
             }
             interrupt::check()?;
             let left = deadline.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left.min(PAUSE)) {
-                Ok(chunk) => self.text.push_str(&String::from_utf8_lossy(&chunk)),
+                Ok(chunk) => self.text.push(&String::from_utf8_lossy(&chunk)),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::Bochs(self.last_words())),
@@ -151,13 +152,17 @@ impl Debugger {
     fn last_words(&self) -> String {
         let exiting = self
             .text
+            .text
             .split_once("exiting with the following message:\n");
         if let Some((_, message)) = exiting {
             return message.lines().next().unwrap_or_default().into();
         }
-        let start = self.text.len().saturating_sub(LAST_WORDS);
-        let start = (start..self.text.len()).find(|&at| self.text.is_char_boundary(at));
-        format!("ended\n{}", self.text[start.unwrap_or_default()..].trim())
+        let start = self.text.text.len().saturating_sub(LAST_WORDS);
+        let start = (start..self.text.text.len()).find(|&at| self.text.text.is_char_boundary(at));
+        format!(
+            "ended\n{}",
+            self.text.text[start.unwrap_or_default()..].trim()
+        )
     }
 }
 
@@ -168,22 +173,45 @@ fn silent(what: &str) -> Error {
     ))
 }
 
-/// Takes what stands before the first prompt, `<bochs:NUMBER> `, out of `text` with the prompt.
-fn take_answer(text: &mut String) -> Option<String> {
-    let mut from = 0;
-    while let Some(found) = text[from..].find("<bochs:") {
-        let start = from + found;
-        let number = start + "<bochs:".len();
-        let digits = text[number..].bytes().take_while(u8::is_ascii_digit);
-        let end = number + digits.count();
-        if end > number && text[end..].starts_with("> ") {
-            let answer = text[..start].to_string();
-            text.drain(..end + 2);
-            return Some(answer);
-        }
-        from = number;
+/// What the debugger said and nobody took yet.
+#[derive(Debug, Default)]
+struct Answers {
+    text: String,
+    /// No prompt begins before here: a trace may be millions of lines, which come one by one.
+    seen: usize,
+}
+
+impl Answers {
+    const PROMPT: &str = "<bochs:";
+
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
     }
-    None
+
+    /// Takes what stands before the first prompt, `<bochs:NUMBER> `, out with the prompt.
+    fn take(&mut self) -> Option<String> {
+        while let Some(found) = self.text[self.seen..].find(Self::PROMPT) {
+            let start = self.seen + found;
+            let number = start + Self::PROMPT.len();
+            let digits = self.text[number..].bytes().take_while(u8::is_ascii_digit);
+            let end = number + digits.count();
+            if end > number && self.text[end..].starts_with("> ") {
+                let answer = self.text[..start].to_string();
+                self.text.drain(..end + 2);
+                self.seen = 0;
+                return Some(answer);
+            }
+            if self.text.len() < end + 2 {
+                // The rest of it may still come.
+                self.seen = start;
+                return None;
+            }
+            self.seen = number;
+        }
+        let end = self.text.len().saturating_sub(Self::PROMPT.len());
+        self.seen = self.seen.max(self.text.floor_char_boundary(end));
+        None
+    }
 }
 
 fn ticks(answer: &str) -> Option<u64> {
@@ -205,17 +233,17 @@ mod tests {
 
     #[test]
     fn answers_end_at_prompts() {
-        let mut text = "one <bochs:x> two\n<bochs:12> three".to_string();
-        assert_eq!(
-            take_answer(&mut text).as_deref(),
-            Some("one <bochs:x> two\n")
-        );
-        assert_eq!(text, "three");
-        text.push_str("<bochs:13>");
-        assert_eq!(take_answer(&mut text), None, "the prompt is not whole");
-        text.push(' ');
-        assert_eq!(take_answer(&mut text).as_deref(), Some("three"));
-        assert_eq!(text, "");
+        let mut answers = Answers::default();
+        answers.push("one <bochs:x> two\n<bochs:12> three");
+        assert_eq!(answers.take().as_deref(), Some("one <bochs:x> two\n"));
+        assert_eq!(answers.text, "three");
+        for part in ["<boc", "hs:13", ">"] {
+            answers.push(part);
+            assert_eq!(answers.take(), None, "the prompt is not whole");
+        }
+        answers.push(" ");
+        assert_eq!(answers.take().as_deref(), Some("three"));
+        assert_eq!(answers.text, "");
     }
 
     #[test]
@@ -235,9 +263,11 @@ mod tests {
     fn spoilt_answers_are_survived() {
         let valid = b"c\n(3) Caught write watch point at 0x136000\nptime: 5\n<bochs:1> ";
         fuzz::cases(&[valid], |bytes| {
-            let mut text = String::from_utf8_lossy(bytes).into_owned();
+            let text = String::from_utf8_lossy(bytes);
             let _ = (written(&text), ticks(&text));
-            while take_answer(&mut text).is_some() {}
+            let mut answers = Answers::default();
+            answers.push(&text);
+            while answers.take().is_some() {}
         });
     }
 }

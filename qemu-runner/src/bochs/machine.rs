@@ -41,7 +41,7 @@ use crate::qemu::qtest::BusAccess;
 /// Of the machine's own time: the firmware and GRUB take 8 s, with nobody to hurry them.
 const BOOT_LIMIT: Duration = Duration::from_secs(20);
 /// How long Bochs may run on the host without a tick of any cell before it is stopped for a look.
-pub(super) const STALL: Duration = Duration::from_secs(5);
+pub const STALL: Duration = Duration::from_secs(5);
 /// The serial port, where it is not the terminal's.
 pub const SERIAL: &str = "mode=file, dev=serial.log";
 
@@ -106,7 +106,7 @@ impl BochsMachine {
     /// # Errors
     /// [`Error::Bochs`], [`Error::Interrupted`].
     pub(super) fn run(&mut self, line: &str, slice: Duration) -> Result<()> {
-        let Stop::Written { cpu, address } = self.bochs.debugger.go_on(line, slice)? else {
+        let (Stop::Written { cpu, address }, _) = self.bochs.debugger.go_on(line, slice)? else {
             return Ok(());
         };
         if let Some(watch) = &mut self.write_watch {
@@ -138,7 +138,10 @@ impl BochsMachine {
 }
 
 /// Makes a store to `length` bytes from `address` on stop the machine.
-fn watch(bochs: &mut Bochs, address: u64, length: u64) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Bochs`] if the debugger has no room for it.
+pub fn watch(bochs: &mut Bochs, address: u64, length: u64) -> Result<()> {
     let command = format!("watch write {address:#x} {length}");
     let answer = bochs.debugger.command(&command)?;
     if answer.contains("inserted") {
@@ -207,6 +210,15 @@ impl Emulator for BochsMachine {
 
     fn bus(&mut self) -> Result<&mut dyn BusAccess> {
         Ok(self)
+    }
+
+    fn bochs(&mut self) -> Result<&mut Bochs> {
+        for address in std::mem::take(&mut self.ticks) {
+            self.bochs
+                .debugger
+                .command(&format!("unwatch {address:#x}"))?;
+        }
+        Ok(&mut self.bochs)
     }
 
     fn strike_cpu(

@@ -14,11 +14,13 @@
 //! | [`machine`] | a machine under Bochs, with the ways into it |
 //! | [`standstill`] | CPUs that are made to stand still |
 //! | [`write_watch`] | an eye on stores that must not happen |
+//! | [`exits`] | exits from the guest, in a trace of instructions |
 //! | [`console`] | its serial port on the terminal |
 
 pub mod configuration;
 pub mod console;
 pub mod debugger;
+pub mod exits;
 pub mod install;
 pub mod machine;
 pub mod memory;
