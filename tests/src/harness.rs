@@ -68,7 +68,11 @@ pub fn launch(machine: Machine, mode: Mode) -> Launch {
     )
 }
 
-fn launch_on(program: Program, machine: Machine) -> Launch {
+/// Everything that a boot of `machine` on `program` needs. Call it with the turn taken.
+///
+/// # Panics
+/// If the images are not to be had.
+pub fn launch_on(program: Program, machine: Machine) -> Launch {
     Launch {
         machine,
         images: built_images(),

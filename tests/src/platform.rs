@@ -61,6 +61,15 @@ impl Platform {
         }
     }
 
+    /// What it runs of the trials when nobody asks for more.
+    const fn share(self) -> Weight {
+        match self {
+            Self::NptQemu | Self::PagingQemu => Weight::Further,
+            Self::EptBochs => Weight::Telling,
+            Self::NptBochs => Weight::Essential,
+        }
+    }
+
     const fn firewall(self) -> &'static str {
         match self {
             Self::NptQemu | Self::NptBochs => "npt",
@@ -76,14 +85,21 @@ impl Platform {
         }
     }
 
+    /// A machine of the usual size.
+    pub fn ordinary_machine(self) -> Machine {
+        Machine {
+            firewall: self.firewall().into(),
+            ..Machine::default()
+        }
+    }
+
     /// The machine of a trial.
     pub fn machine(self, trial: &Trial) -> Machine {
         let (cells, cpus) = trial.size;
         Machine {
             cells,
             cpus,
-            firewall: self.firewall().into(),
-            ..Machine::default()
+            ..self.ordinary_machine()
         }
     }
 
@@ -113,7 +129,7 @@ impl Platform {
         if self.emulator() == EmulatorArgument::Qemu {
             return None;
         }
-        if trial.weight == Weight::Further && env::var_os(ON_DEMAND).is_none_or(|it| it != "all") {
+        if trial.weight > self.share() && env::var_os(ON_DEMAND).is_none_or(|it| it != "all") {
             let reason = format!("left out here, for Bochs is slow; {ON_DEMAND}=all runs it");
             return Some(Omission::NotRun(reason));
         }

@@ -13,9 +13,11 @@ use qemu_runner::fault::plan::{Area, Plan, Strike, Trigger};
 use crate::harness::{Outcome, host, inner};
 
 /// How much a trial says about a back end for the time that it takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Weight {
-    /// It runs on slow platforms too.
+    /// It runs everywhere, also where the same back end runs on two emulators.
+    Essential,
+    /// It runs for every back end.
     Telling,
     /// Slow platforms run it only on demand.
     Further,
@@ -49,6 +51,13 @@ const fn further(name: &'static str, plan: fn() -> Plan, check: fn(&Outcome)) ->
 const fn telling(name: &'static str, plan: fn() -> Plan, check: fn(&Outcome)) -> Trial {
     Trial {
         weight: Weight::Telling,
+        ..further(name, plan, check)
+    }
+}
+
+const fn essential(name: &'static str, plan: fn() -> Plan, check: fn(&Outcome)) -> Trial {
+    Trial {
+        weight: Weight::Essential,
         ..further(name, plan, check)
     }
 }
@@ -94,7 +103,7 @@ pub const TRIALS: &[Trial] = &[
         || of(HostFault::CpuHalt, 1),
         |outcome| outcome.assert_recovered(&[1]),
     ),
-    telling(
+    essential(
         "halt: cell 2 is recovered",
         || of(HostFault::CpuHalt, 2),
         |outcome| outcome.assert_recovered(&[2]),
@@ -216,7 +225,7 @@ pub const TRIALS: &[Trial] = &[
         || by(InnerFault::RpcDelay, 0),
         Outcome::assert_held,
     ),
-    telling(
+    essential(
         "software: a panic leaves an epitaph and is recovered",
         || by(InnerFault::Panic, 1),
         |outcome| {
@@ -263,7 +272,7 @@ pub const TRIALS: &[Trial] = &[
             outcome.assert_cell_traced(3, Event::Hint);
         },
     ),
-    telling(
+    essential(
         "walls: wild stores reach no other cell",
         || seeded(1, inner(InnerFault::WildWrite, 1)),
         Outcome::assert_held,
@@ -283,7 +292,7 @@ pub const TRIALS: &[Trial] = &[
         || by(InnerFault::IpiStorm, 2),
         Outcome::assert_held,
     ),
-    telling(
+    essential(
         "walls: no cell resets the machine",
         || by(InnerFault::PortReset, 3),
         Outcome::assert_held,

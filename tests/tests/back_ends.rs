@@ -13,10 +13,27 @@ use libtest_mimic::{Arguments, Failed, Trial as Run};
 use qemu_runner::images::target_directory;
 use tests::harness::{run_trial, run_without_firewall};
 use tests::platform::{Omission, Platform, bochs};
+use tests::spoilt::{run_with_an_unusable_guest, run_with_an_unusable_table};
 use tests::trials::TRIALS;
 
 /// How each run came out, by trial and platform.
 type Results = Arc<Mutex<BTreeMap<(usize, usize), bool>>>;
+
+/// What only Bochs can show, beside the trials.
+const BESIDE: [(&str, fn()); 3] = [
+    (
+        "bochs, firewall off: the watch on stores sees wild ones",
+        run_without_firewall,
+    ),
+    (
+        "ept-bochs: a table that the processor cannot use is the monitor's fault",
+        run_with_an_unusable_table,
+    ),
+    (
+        "ept-bochs: a guest that the processor refuses to enter ends its life",
+        run_with_an_unusable_guest,
+    ),
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -24,16 +41,13 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let results = Results::default();
     let mut runs = runs(&results);
-    runs.push(
-        Run::test(
-            "bochs, firewall off: the watch on stores sees wild ones",
-            || {
-                let held = std::panic::catch_unwind(run_without_firewall);
-                held.map_err(|_| Failed::without_message())
-            },
-        )
-        .with_ignored_flag(bochs().is_err()),
-    );
+    for (name, run) in BESIDE {
+        let run = Run::test(name, move || {
+            let held = std::panic::catch_unwind(run);
+            held.map_err(|_| Failed::without_message())
+        });
+        runs.push(run.with_ignored_flag(bochs().is_err()));
+    }
     let conclusion = libtest_mimic::run(&arguments, runs);
     if !arguments.list {
         let table = table(&results);
