@@ -1,7 +1,6 @@
-//! What the EPT back end keeps for the processor, spoilt from outside: the tables and the control
-//! structures of a cell.
+//! What the EPT back end keeps for the processor, spoilt from outside.
 //!
-//! No kernel can cause what is caused here, so that nothing but such a test shows what the monitor
+//! That is the nested table and the control structures of a cell. No kernel can cause what is caused here, so that nothing but such a test shows what the monitor
 //! makes of it: evidence of its own kind, the end of that cell's life, and nothing for the others.
 //!
 //! # References

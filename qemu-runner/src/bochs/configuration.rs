@@ -22,8 +22,8 @@ const MEMORY_MAX: u64 = 2 << 30;
 /// What the clock says at first, so that two runs are the same: the first second of 2000.
 const EPOCH: u32 = 946_684_800;
 
-/// The name of the processor that a machine needs: one with SVM where that is asked for, and else one
-/// with VMX, which QEMU's translator lacks.
+/// The name of the processor that a machine needs: one with SVM where that is asked for, and else
+/// one with VMX, which QEMU's translator lacks.
 pub fn model(machine: &Machine) -> &'static str {
     match machine.firewall.as_str() {
         "npt" => "ryzen",
@@ -71,7 +71,7 @@ pub fn check(machine: &Machine) -> Result<()> {
 pub fn text(machine: &Machine, installation: &Installation, serial: &str) -> String {
     let (bios, vga) = (installation.bios.display(), installation.vga_bios.display());
     let (mib, cpus, model) = (machine.memory >> 20, machine.cpus, model(machine));
-    // The firmware does not wait for a key that nobody presses (three seconds of the machine's time).
+    // The firmware does not wait for a key that nobody presses (three seconds of the machine's).
     // A panic is the guest's in most cases (a triple fault): the machine stays, so that its records
     // can be read. Resets are logged as information of the system.
     // Registers that it does not know read as zero: it shows CPUID bits of registers that it lacks

@@ -99,8 +99,8 @@ impl Debugger {
         Ok(answer)
     }
 
-    /// Lets the machine run until it stops by itself, or for `slice` of the host's time. Says why it
-    /// stopped, and all that was shown meanwhile: traced instructions, one to a line.
+    /// Lets the machine run until it stops by itself, or for `slice` of the host's time. Says why
+    /// it stopped, and all that was shown meanwhile: traced instructions, one to a line.
     ///
     /// # Errors
     /// [`Error::Bochs`] if it cannot be stopped, [`Error::Interrupted`].
