@@ -1,7 +1,8 @@
 //! What the EPT back end keeps for the processor, spoilt from outside.
 //!
-//! That is the nested table and the control structures of a cell. No kernel can cause what is caused here, so that nothing but such a test shows what the monitor
-//! makes of it: evidence of its own kind, the end of that cell's life, and nothing for the others.
+//! That is the nested table and the control structures of a cell. No kernel can cause what is
+//! caused here, so that nothing but such a test shows what the monitor makes of it: evidence of its
+//! own kind, the end of that cell's life, and nothing for the others.
 //!
 //! # References
 //! SDM 325384-070, 28.2.3.1 (EPT misconfigurations), 26.3.1.5 and 26.7 (a link pointer that ends an
