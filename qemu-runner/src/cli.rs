@@ -4,21 +4,24 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cell::fault::InnerFault;
+use cell::CPUS_MAX;
 use cell::trace::Event;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{
-    Area, Cause, Hook, Kind, Plan, Registers, Series, Strike, Trigger, parse_event,
-    parse_operation, parse_probability, parse_program,
+    Area, Cause, Kind, Plan, Registers, Series, Strike, Trigger, parse_event,
 };
 use crate::images::{BARE_TARGET, BuildOptions, HOST_TARGET};
+use crate::launch::{Keep, Mode};
+use crate::machine::Machine;
 use crate::output::Format;
-use crate::qemu::command::{Machine, Mode};
-use crate::qemu::process::Keep;
 use crate::units::{parse_duration, parse_size};
+
+mod when;
+
+pub use when::{HookArguments, WhenArguments};
 
 /// Hive: one machine, many kernels. A fault stays in the cell where it happened.
 ///
@@ -50,12 +53,29 @@ pub enum Command {
     Campaign(CampaignCommand),
     /// Carry out one run of a campaign again.
     Replay(Box<ReplayArguments>),
-    /// Measure what things cost.
+    /// Measure what things cost; under Bochs, count the instructions of the monitor.
     Bench(Box<BenchArguments>),
-    /// Show what of QEMU and of this host works, and what to do about the rest.
+    /// Show what of the emulators and of this host works, and what to do about the rest.
     Doctor(DoctorArguments),
     /// Build the two images and say where they are.
     Build(ImageArguments),
+    /// Build a bootable ISO (GRUB for BIOS machines) of the two images.
+    Iso(IsoArguments),
+}
+
+/// Memory with which the parameters of an ISO are checked: they are not of a certain machine.
+const ISO_MEMORY: u64 = 1 << 40;
+
+/// The back ends of the firewall.
+const FIREWALLS: [&str; 5] = ["auto", "npt", "ept", "paging", "off"];
+
+/// What runs a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum EmulatorArgument {
+    /// QEMU, with KVM where that can be had.
+    Qemu,
+    /// Bochs.
+    Bochs,
 }
 
 /// Which machine.
@@ -71,8 +91,11 @@ pub struct MachineArguments {
     #[arg(long, default_value = "512M", value_parser = parse_size)]
     pub memory: u64,
     /// How the firewall is enforced.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "npt", "paging", "off"])]
+    #[arg(long, default_value = "auto", value_parser = FIREWALLS)]
     pub firewall: String,
+    /// What runs the machine. Bochs is slow, exact, and has VMX.
+    #[arg(long, default_value = "qemu")]
+    pub emulator: EmulatorArgument,
     /// More boot parameters, such as "tick=1000 discard=writable".
     #[arg(long, default_value = "", hide_default_value = true)]
     pub append: String,
@@ -96,6 +119,25 @@ pub struct ImageArguments {
     /// Use the images in this directory instead of building them.
     #[arg(long, value_name = "DIRECTORY")]
     pub images: Option<PathBuf>,
+}
+
+/// Arguments of `iso`.
+#[derive(Clone, Debug, Args)]
+pub struct IsoArguments {
+    /// The file, which is replaced.
+    pub file: PathBuf,
+    /// How many cells.
+    #[arg(long, default_value_t = 4)]
+    pub cells: usize,
+    /// How the firewall is enforced.
+    #[arg(long, default_value = "auto", value_parser = FIREWALLS)]
+    pub firewall: String,
+    /// More boot parameters, such as "tick=1000 discard=writable".
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub append: String,
+    /// How the images are built.
+    #[command(flatten)]
+    pub images: ImageArguments,
 }
 
 /// Arguments of `run`.
@@ -193,127 +235,10 @@ pub struct InjectArguments {
     pub machine: MachineArguments,
 }
 
-/// What a first fault waits for.
-#[derive(Clone, Debug, Args)]
-pub struct WhenArguments {
-    /// An event, in the trace of any cell.
-    #[arg(long, value_name = "EVENT", value_parser = parse_event, group = "cause")]
-    pub at_event: Option<Event>,
-    /// The first instruction of a function of the kernel, executed in the cell.
-    #[arg(long, value_name = "FUNCTION", group = "cause")]
-    pub at_symbol: Option<String>,
-    /// A store of the cell to a static of its kernel or a field of it.
-    #[arg(long, value_name = "OBJECT", group = "cause")]
-    pub at_write: Option<String>,
-    /// A load or store of the cell from or to a static of its kernel or a field of it.
-    #[arg(long, value_name = "OBJECT", group = "cause")]
-    pub at_access: Option<String>,
-    /// So many threads of the cell that wait for a CPU.
-    #[arg(long, value_name = "THREADS", group = "cause")]
-    pub at_load: Option<u64>,
-    /// Which occurrence of it, from 1.
-    #[arg(
-        long, default_value_t = 1, value_name = "COUNT",
-        value_parser = value_parser!(u32).range(1..), requires = "cause"
-    )]
-    pub at_count: u32,
-    /// How long after it.
-    #[arg(
-        long, default_value = "0ms", value_name = "TIME", value_parser = parse_duration,
-        requires = "cause"
-    )]
-    pub at_delay: Duration,
-}
-
-impl WhenArguments {
-    fn trigger(&self) -> Trigger {
-        let causes = [
-            self.at_event.map(Cause::Event),
-            self.at_symbol.clone().map(Cause::Symbol),
-            self.at_write.clone().map(Cause::Write),
-            self.at_access.clone().map(Cause::Access),
-            self.at_load.map(Cause::Load),
-        ];
-        Trigger {
-            cause: causes.into_iter().flatten().next().unwrap_or(Cause::Now),
-            count: self.at_count,
-            delay: self.at_delay,
-        }
-    }
-}
-
-/// What of all that passes a hook of the kernel is struck.
-#[derive(Clone, Debug, Args)]
-pub struct HookArguments {
-    /// With what probability, above 0 and up to 1.
-    #[arg(long, value_parser = parse_probability, value_name = "SHARE")]
-    pub probability: Option<u32>,
-    /// Only every so manieth.
-    #[arg(long, value_name = "COUNT")]
-    pub interval: Option<u32>,
-    /// So much goes by first: bytes of messages, else a number.
-    #[arg(long, value_name = "COUNT")]
-    pub space: Option<u64>,
-    /// For messages: the cell that they go to.
-    #[arg(long, value_name = "CELL")]
-    pub to: Option<usize>,
-    /// For messages: what they ask for or answer, such as "import page".
-    #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
-    pub operation: Option<u16>,
-    /// For program.kill: the name of the threads.
-    #[arg(long, value_name = "NAME", value_parser = parse_program)]
-    pub program: Option<String>,
-    /// For program.kill: so long they run first.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub run_time: Option<Duration>,
-}
-
-impl HookArguments {
-    fn hook(&self) -> Hook {
-        Hook {
-            probability: self.probability.unwrap_or(0),
-            interval: self.interval.unwrap_or(0),
-            space: self.space.unwrap_or(0),
-            to: self.to,
-            operation: self.operation.unwrap_or(0),
-            program: self.program.clone().unwrap_or_default(),
-            run_time: self.run_time.unwrap_or_default(),
-        }
-    }
-
-    /// Options that a fault has no use for.
-    fn refused(&self, fault: Fault) -> [(bool, &'static str, &'static str); 3] {
-        let (hook, kills) = (
-            fault.is_hook(),
-            fault == Fault::Inner(InnerFault::ProgramKill),
-        );
-        let of_hook = self.probability.is_some() || self.interval.is_some() || self.space.is_some();
-        let of_messages = self.to.is_some() || self.operation.is_some();
-        let of_programs = self.program.is_some() || self.run_time.is_some();
-        [
-            (
-                of_hook && !hook,
-                "--probability, --interval and --space",
-                "are for faults of messages, irq.lost and program.kill",
-            ),
-            (
-                of_messages && !fault.is_of_messages(),
-                "--to and --operation",
-                "are for faults of messages",
-            ),
-            (
-                of_programs && !kills,
-                "--program and --run-time",
-                "are for program.kill",
-            ),
-        ]
-    }
-}
-
 /// Arguments of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArguments {
-    /// How many boots to measure.
+    /// How many boots to measure; under Bochs, where all are the same, it is one.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
     /// How long the work of the cells is counted, with each back end of the firewall.
@@ -327,7 +252,7 @@ pub struct BenchArguments {
 /// Arguments of `doctor`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct DoctorArguments {
-    /// Install QEMU if it is missing and that is possible.
+    /// Install QEMU, Bochs and what makes ISOs, where they are missing and that is possible.
     #[arg(long)]
     pub install: bool,
 }
@@ -344,6 +269,19 @@ impl Cli {
         let json = !json.is_empty();
         let format = if json { Format::Json } else { Format::Text };
         (cli.map(|cli| Self { json, ..cli }), format)
+    }
+}
+
+impl IsoArguments {
+    /// The machine that is asked for, on as many CPUs and as much memory as it takes.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            cells: self.cells,
+            cpus: self.cells.clamp(1, CPUS_MAX),
+            memory: ISO_MEMORY,
+            firewall: self.firewall.clone(),
+            append: self.append.clone(),
+        }
     }
 }
 

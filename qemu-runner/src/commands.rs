@@ -1,29 +1,28 @@
 //! What each command does.
 
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cli::{Cli, Command, ImageArguments, InjectArguments, MachineArguments, RunArguments};
+use crate::cli::{
+    Cli, Command, EmulatorArgument, ImageArguments, InjectArguments, IsoArguments, MachineArguments,
+};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::fault::catalogue::{CATALOGUE, Expectation};
 use crate::fault::plan::Plan;
 use crate::images::{self, Images};
 use crate::latency::Latencies;
+use crate::launch::{Keep, Launch, Mode, Program, Serial};
+use crate::machine::Machine;
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text, table};
 use crate::perfetto::TraceFile;
-use crate::qemu::command::{Machine, Mode, Serial};
 use crate::qemu::install::{self, Accelerator};
-use crate::qemu::process::{Keep, Launch, Qemu};
-use crate::session::LastCell;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
-use crate::{bench, campaign, doctor, interrupt, report, timeline};
+use crate::{bench, bochs, campaign, doctor, interrupt, iso, report, run, timeline};
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -44,8 +43,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli, format: Format) -> Result<Ending> {
     match cli.command {
-        None => run(&cli.run, format),
-        Some(Command::Run(arguments)) => run(&arguments, format),
+        None => run::command(&cli.run, format),
+        Some(Command::Run(arguments)) => run::command(&arguments, format),
         Some(Command::Inject(arguments)) if arguments.fault == "list" => list(format),
         Some(Command::Inject(arguments)) => inject(&arguments, format),
         Some(Command::Campaign(command)) => campaign::command(&command, format),
@@ -53,6 +52,7 @@ fn dispatch(cli: Cli, format: Format) -> Result<Ending> {
         Some(Command::Bench(arguments)) => bench::command(&arguments, format),
         Some(Command::Doctor(arguments)) => doctor::command(arguments, format),
         Some(Command::Build(arguments)) => build(&arguments, format),
+        Some(Command::Iso(arguments)) => make_iso(&arguments, format),
     }
 }
 
@@ -92,37 +92,68 @@ pub fn images(arguments: &ImageArguments, progress: &mut Progress) -> Result<Ima
     images
 }
 
-/// Everything that a boot needs: the machine checked, QEMU found or installed, the images built.
+/// An emulator, found or installed, for a machine that it can be.
 ///
 /// # Errors
-/// [`Error::Usage`], [`Error::Qemu`], [`Error::Build`].
+/// [`Error::Usage`], and what to install.
+pub fn program(emulator: EmulatorArgument, machine: &Machine, mode: Mode) -> Result<Program> {
+    match (emulator, mode) {
+        (EmulatorArgument::Qemu, _) => {
+            let accelerator = match mode {
+                Mode::Realtime => Accelerator::choose(),
+                Mode::Deterministic => Accelerator::Tcg,
+            };
+            machine.check_firewall(accelerator)?;
+            machine.check()?;
+            Ok(Program::Qemu {
+                installation: install::ensure()?,
+                accelerator,
+                mode,
+            })
+        }
+        (EmulatorArgument::Bochs, Mode::Deterministic) => Err(Error::Usage(
+            "the deterministic mode is QEMU's: Bochs counts instructions anyway".into(),
+        )),
+        (EmulatorArgument::Bochs, Mode::Realtime) => {
+            machine.check()?;
+            bochs::configuration::check(machine)?;
+            Ok(Program::Bochs(bochs::install::ensure()?))
+        }
+    }
+}
+
+/// Everything that a boot needs: the machine checked, its emulator found or installed, the images
+/// built.
+///
+/// # Errors
+/// [`Error::Usage`], [`Error::Build`], and what to install.
 pub fn launch(
     arguments: &MachineArguments,
+    mode: Mode,
     serial: Serial,
     progress: &mut Progress,
 ) -> Result<Launch> {
     let (machine, keep) = (arguments.machine(), arguments.keep());
-    prepare(machine, &arguments.images, serial, keep, progress)
+    let program = program(arguments.emulator, &machine, mode)?;
+    prepare(program, machine, &arguments.images, serial, keep, progress)
 }
 
 /// As [`launch`], for a machine that does not come from the command line.
 ///
 /// # Errors
-/// [`Error::Usage`], [`Error::Qemu`], [`Error::Build`].
+/// [`Error::Build`].
 pub fn prepare(
+    program: Program,
     machine: Machine,
     arguments: &ImageArguments,
     serial: Serial,
     keep: Keep,
     progress: &mut Progress,
 ) -> Result<Launch> {
-    machine.check()?;
     Ok(Launch {
         machine,
-        installation: install::ensure()?,
+        program,
         images: images(arguments, progress)?,
-        accelerator: Accelerator::choose(),
-        mode: Mode::Realtime,
         serial,
         keep,
     })
@@ -135,8 +166,12 @@ pub struct Setup {
     cpus: usize,
     memory: u64,
     boot_parameters: String,
+    /// What executes the guest's instructions; under Bochs, the model of the processor.
     accelerator: String,
-    qemu: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    qemu: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bochs: Option<String>,
 }
 
 impl Setup {
@@ -148,16 +183,32 @@ impl Setup {
             memory,
             ..
         } = launch.machine;
+        let (accelerator, qemu, bochs) = match &launch.program {
+            Program::Qemu {
+                installation,
+                accelerator,
+                mode,
+            } => {
+                let version = installation.version.to_string();
+                let accelerator = match mode {
+                    Mode::Realtime => accelerator.name(),
+                    Mode::Deterministic => "tcg, deterministic",
+                };
+                (accelerator, Some(version), None)
+            }
+            Program::Bochs(installation) => {
+                let model = bochs::configuration::model(&launch.machine);
+                (model, None, Some(installation.version.to_string()))
+            }
+        };
         Self {
             cells,
             cpus,
             memory,
             boot_parameters: launch.machine.boot_line(),
-            accelerator: match launch.mode {
-                Mode::Realtime => launch.accelerator.name().into(),
-                Mode::Deterministic => "tcg, deterministic".into(),
-            },
-            qemu: launch.installation.version.to_string(),
+            accelerator: accelerator.into(),
+            qemu,
+            bochs,
         }
     }
 
@@ -173,105 +224,14 @@ impl Setup {
             cpus,
             boot_parameters,
             accelerator,
-            qemu,
             ..
         } = self;
-        format!("{cells} cells, {cpus} CPUs ({boot_parameters}), QEMU {qemu}, {accelerator}")
+        let qemu = self.qemu.as_ref().map(|version| format!("QEMU {version}"));
+        let bochs = self.bochs.as_ref();
+        let bochs = bochs.map(|version| format!("Bochs {version}"));
+        let emulator = qemu.or(bochs).unwrap_or_default();
+        format!("{cells} cells, {cpus} CPUs ({boot_parameters}), {emulator}, {accelerator}")
     }
-}
-
-fn run(arguments: &RunArguments, format: Format) -> Result<Ending> {
-    let serial = match format {
-        Format::Text => Serial::Console,
-        Format::Json => Serial::Log,
-    };
-    let launch = launch(&arguments.machine, serial, &mut Progress::new())?;
-    let setup = Setup::of(&launch);
-    let terminal = TerminalState::save();
-    let (mut qemu, qmp) = Qemu::start(&launch)?;
-    // The user may want the one connection.
-    drop(qmp);
-    eprintln!("{}", setup.text());
-    eprintln!("QMP and qtest sockets in {}", qemu.directory().display());
-    if format == Format::Text {
-        eprintln!("Ctrl-A X leaves, Ctrl-A C switches to QEMU's monitor and back");
-    }
-    let mut last_cell = LastCell::new(&launch.images)?;
-    let started = Instant::now();
-    let over = |started: Instant| {
-        arguments
-            .r#for
-            .is_some_and(|limit| started.elapsed() >= limit)
-    };
-    let status = loop {
-        interrupt::check()?;
-        if let Some(status) = qemu.ended()? {
-            break Some(status);
-        }
-        if over(started) {
-            break None;
-        }
-        if last_cell.is_gone(qemu.memory()) {
-            eprintln!("\nno cell is left; {}", way_out(format));
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
-    qemu.kill();
-    drop(terminal);
-    if format == Format::Json {
-        let (seconds, serial) = (started.elapsed().as_secs_f64(), qemu.serial_text());
-        let code = status.and_then(|status| status.code());
-        print_json(&json!({
-            "schema": "hive-run/1", "setup": setup, "seconds": seconds,
-            "exit_code": code, "serial": serial,
-        }))?;
-    }
-    match status {
-        Some(status) if !status.success() => Err(Error::Qemu(format!("ended with {status}"))),
-        _ => Ok(Ending::Held),
-    }
-}
-
-/// How a user leaves a machine that does not end by itself.
-const fn way_out(format: Format) -> &'static str {
-    match format {
-        Format::Text => "Ctrl-A X leaves",
-        Format::Json => "Ctrl-C leaves",
-    }
-}
-
-/// Puts the terminal back as it was, for a QEMU that was killed before it could.
-struct TerminalState(Option<String>);
-
-impl TerminalState {
-    fn save() -> Self {
-        Self(stty("-g"))
-    }
-}
-
-impl Drop for TerminalState {
-    fn drop(&mut self) {
-        if let Some(state) = &self.0 {
-            stty(state);
-        }
-    }
-}
-
-fn stty(argument: &str) -> Option<String> {
-    use std::io::IsTerminal;
-    if !std::io::stdin().is_terminal() {
-        return None;
-    }
-    let mut command = std::process::Command::new("stty");
-    let output = command
-        .arg(argument)
-        .stdin(std::process::Stdio::inherit())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
 fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
@@ -285,10 +245,13 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     let trace = arguments.trace.as_deref().map(TraceFile::open);
     let trace = trace.transpose()?;
     let mut progress = Progress::new();
-    let launch = Launch {
-        mode: arguments.mode(),
-        ..launch(&arguments.machine, Serial::Log, &mut progress)?
-    };
+    let launch = launch(
+        &arguments.machine,
+        arguments.mode(),
+        Serial::Log,
+        &mut progress,
+    )?;
+    launch.program.check(&plan)?;
     let detail = if trace.is_some() {
         Detail::All
     } else {
@@ -385,6 +348,23 @@ fn build(arguments: &ImageArguments, format: Format) -> Result<Ending> {
             "monitor": monitor.to_string(), "kernel": kernel.to_string(),
         }))?,
         Format::Text => print_text(&format!("monitor: {monitor}\nkernel:  {kernel}\n"))?,
+    }
+    Ok(Ending::Held)
+}
+
+fn make_iso(arguments: &IsoArguments, format: Format) -> Result<Ending> {
+    let machine = arguments.machine();
+    machine.check()?;
+    let tools = iso::ensure()?;
+    let images = images(&arguments.images, &mut Progress::new())?;
+    let line = machine.boot_line();
+    tools.make(&arguments.file, &images, &line)?;
+    let file = arguments.file.display();
+    match format {
+        Format::Json => print_json(&json!({
+            "schema": "hive-iso/1", "file": file.to_string(), "boot_parameters": line,
+        }))?,
+        Format::Text => print_text(&format!("{file}: boots {line}\n"))?,
     }
     Ok(Ending::Held)
 }

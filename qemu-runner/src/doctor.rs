@@ -1,4 +1,4 @@
-//! What of QEMU and of this host works, and what to do about the rest.
+//! What of the emulators and of this host works, and what to do about the rest.
 //!
 //! Nothing is assumed that can be tried: a machine that stands still is started and each channel is
 //! used once.
@@ -13,16 +13,18 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::bochs;
+use crate::bounded::{self, PROBE_LIMIT};
 use crate::cli::DoctorArguments;
 use crate::error::{Context, Ending, Error, Result};
 use crate::images::{BARE_TARGET, HOST_TARGET};
 use crate::interrupt::{self, wait_for};
+use crate::iso;
 use crate::output::{Format, print_json, print_text, table};
-use crate::qemu::bounded::{self, PROBE_LIMIT};
+use crate::packages::on_path;
 use crate::qemu::gdb::Gdb;
 use crate::qemu::install::{
-    Accelerator, Installation, OLDEST, ensure, find, kvm_opens, on_path, processor_virtualizes,
-    remedy,
+    Accelerator, Installation, OLDEST, PACKAGES, ensure, find, kvm_opens, processor_virtualizes,
 };
 use crate::qemu::line::ANSWER_LIMIT;
 use crate::qemu::process::shared_memory_room;
@@ -90,6 +92,11 @@ impl Check {
 pub fn command(arguments: DoctorArguments, format: Format) -> Result<Ending> {
     if arguments.install {
         ensure()?;
+        // Shown as missing below, if it is: everything but what is asked of Bochs works without.
+        if let Err(error) = bochs::install::ensure() {
+            interrupt::check()?;
+            eprintln!("{error}");
+        }
     }
     let mut checks = Vec::new();
     let installation = match find() {
@@ -102,7 +109,14 @@ pub fn command(arguments: DoctorArguments, format: Format) -> Result<Ending> {
         probe(installation, &mut checks);
         interrupt::check()?;
     }
-    checks.extend([wrapper_check(), room_check(), target_check(), load_check()]);
+    checks.extend([
+        bochs_check(),
+        iso_check(),
+        wrapper_check(),
+        room_check(),
+        target_check(),
+        load_check(),
+    ]);
     let bad = checks.iter().any(|check| check.status == Status::Bad);
     match format {
         Format::Json => {
@@ -133,7 +147,7 @@ fn text(checks: &[Check]) -> String {
 fn qemu_check(installation: &std::result::Result<Option<Installation>, String>) -> Check {
     match installation {
         Err(problem) => Check::new("QEMU", Status::Bad, problem, "repair or reinstall it"),
-        Ok(None) => Check::new("QEMU", Status::Bad, "not found", &remedy()),
+        Ok(None) => Check::new("QEMU", Status::Bad, "not found", &PACKAGES.remedy()),
         Ok(Some(Installation { path, version })) => {
             let found = format!("{version} at {}", path.display());
             let old = format!("at least {OLDEST} is needed");
@@ -296,6 +310,32 @@ fn try_gdb(path: &Path) -> Result<String> {
     let mut byte = [0];
     gdb.read_bus(0x1_0000, &mut byte)?;
     Ok("stops, reads and resumes".into())
+}
+
+fn bochs_check() -> Check {
+    let tried = bochs::install::TRIED;
+    let (good, found) = match bochs::install::find() {
+        Ok(Some(found)) => {
+            let text = format!("{} at {}", found.version, found.path.display());
+            (found.version == tried, text)
+        }
+        Ok(None) => (false, "not found".into()),
+        Err(error) => (false, error.to_string()),
+    };
+    let packages = bochs::install::PACKAGES.remedy();
+    let remedy = format!("for --emulator bochs, version {tried}: {packages}");
+    Check::good_if(good, Status::Missing, "Bochs", found, &remedy)
+}
+
+fn iso_check() -> Check {
+    let found = matches!(iso::find(), Ok(Some(_)));
+    let text = if found {
+        "grub-mkrescue, GRUB's BIOS modules, xorriso"
+    } else {
+        "not found, or not all of it"
+    };
+    let remedy = format!("for iso and --emulator bochs: {}", iso::PACKAGES.remedy());
+    Check::good_if(found, Status::Missing, "ISO tools", text, &remedy)
 }
 
 fn wrapper_check() -> Check {

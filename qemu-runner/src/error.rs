@@ -17,6 +17,12 @@ pub enum Error {
     /// QEMU is missing, too old, did not start, or ended too early.
     #[error("QEMU: {0}")]
     Qemu(String),
+    /// Bochs is missing, another version, did not start, or ended too early.
+    #[error("Bochs: {0}")]
+    Bochs(String),
+    /// A bootable ISO could not be made.
+    #[error("making the ISO: {0}")]
+    Iso(String),
     /// One of QEMU's control channels misbehaved.
     #[error("{channel}: {problem}")]
     Channel {
@@ -55,6 +61,8 @@ impl Error {
             Self::Interrupted => 130,
             Self::Build(_)
             | Self::Qemu(_)
+            | Self::Bochs(_)
+            | Self::Iso(_)
             | Self::Channel { .. }
             | Self::Guest(_)
             | Self::Campaign(_)
@@ -68,6 +76,8 @@ impl Error {
             Self::Usage(_) => "usage",
             Self::Build(_) => "build",
             Self::Qemu(_) => "qemu",
+            Self::Bochs(_) => "bochs",
+            Self::Iso(_) => "iso",
             Self::Channel { .. } => "channel",
             Self::Guest(_) => "guest",
             Self::Host { .. } => "host",

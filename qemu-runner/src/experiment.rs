@@ -3,37 +3,35 @@
 //! # Invariants
 //! 1. Every wait has a bound; a run ends in an [`Observation`] or in an error that is not the
 //!    machine's.
-//! 2. Host time decides only when the runner looks and acts. What it reports is the guest's time.
+//! 2. The emulator's clock decides only when the runner looks and acts. What it reports is the
+//!    guest's time.
 //! 3. In the deterministic mode host time decides nothing: the runner looks and acts while the
 //!    machine stands still, and the run ends there.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cell::fault::InnerFault;
 use cell::trace::Event;
-use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::fault::catalogue::{Expectation, Fault};
-use crate::fault::channels::Channels;
 use crate::fault::corrupt::Stuck;
-use crate::fault::host::{Frozen, inject, thaw};
+use crate::fault::host::{Frozen, Target, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::integrity;
 use crate::guest::symbols::Functions;
 use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
+use crate::launch::Launch;
 use crate::observation::{
     CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
 };
 use crate::output::Progress;
-use crate::pace::{Moment, Pace};
-use crate::qemu::command::Mode;
-use crate::qemu::process::Launch;
-use crate::qemu::standstill::Orders;
-use crate::session::{Passed, Session, system_down};
+use crate::pace::Moment;
+use crate::session::{Passed, Session};
 use crate::watch::{Detail, Watch, snapshot};
 
 mod armed;
@@ -48,10 +46,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const LOOK_SHARP: Duration = Duration::from_micros(200);
 /// Between two looks otherwise, to leave the host's CPUs to the guest.
 const LOOK: Duration = Duration::from_millis(1);
-/// Between two looks at the state of the cells and of QEMU.
+/// Between two looks at the state of the cells and of the emulator.
 const CHECK: Duration = Duration::from_millis(10);
-/// So far from a fault that no standstill comes before the machine is stopped for a debugger.
-const FAR: Duration = Duration::from_hours(1);
 
 /// Boots a machine, carries out a plan, and follows it to its end.
 ///
@@ -68,25 +64,24 @@ pub fn run(
     run.finish(end)
 }
 
-/// Carries out a plan up to its first fault and stops the machine there, for a debugger.
+/// Carries out a plan up to its first fault and stops the machine there, for a debugger. Says where
+/// that connects.
 ///
 /// # Errors
 /// See [`run`].
-pub fn stop_at_fault(launch: &Launch, plan: &Plan, progress: &mut Progress) -> Result<Session> {
+pub fn stop_at_fault(
+    launch: &Launch,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> Result<(Session, PathBuf)> {
     let mut run = Run::begin(launch, plan, Detail::Events, progress)?;
-    if let Pace::Deterministic(standstills) = &mut run.session.pace {
-        // QEMU answers nobody during a standstill; what is ordered is done first of all.
-        standstills.go_on(run.session.qemu.memory(), FAR)?;
-    }
-    run.channels.qmp.execute("stop", &json!({}))?;
-    // The channel to QEMU's debugger is the user's from here on.
-    Ok(run.session)
+    let socket = run.session.emulator.hand_over()?;
+    Ok((run.session, socket))
 }
 
 /// A run in progress.
 struct Run<'a> {
     session: Session,
-    channels: Channels,
     watch: Watch,
     plan: &'a Plan,
     injected: Vec<Injected>,
@@ -124,17 +119,11 @@ impl<'a> Run<'a> {
         } else {
             detail
         };
-        let (session, qmp) = Session::boot(launch, progress)?;
-        let channels = match launch.mode {
-            Mode::Realtime => Channels::connect(&session.qemu, qmp, plan)?,
-            Mode::Deterministic => {
-                let memory = session.qemu.memory().handle()?;
-                let orders = Orders::new(memory, session.machine.clone());
-                Channels::deterministic(qmp, orders)
-            }
-        };
+        launch.program.check(plan)?;
+        let mut session = Session::boot(launch, progress)?;
+        session.emulator.prepare(plan)?;
         let watch = Watch::new(&session.machine, detail);
-        let mut run = Self::new(session, channels, watch, plan)?;
+        let mut run = Self::new(session, watch, plan)?;
         run.work(progress)?;
         for number in 0..plan.rehearsals {
             run.rehearse(number as usize, progress)?;
@@ -143,13 +132,12 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    fn new(session: Session, channels: Channels, watch: Watch, plan: &'a Plan) -> Result<Self> {
+    fn new(session: Session, watch: Watch, plan: &'a Plan) -> Result<Self> {
         let before = snapshot(&session)?;
-        let now = session.pace.now();
+        let now = session.emulator.now();
         Ok(Self {
             works: before.iter().any(|cell| cell.account.workers > 0),
             session,
-            channels,
             watch,
             plan,
             injected: Vec::new(),
@@ -169,8 +157,11 @@ impl<'a> Run<'a> {
 
     fn look(&mut self) -> Result<usize> {
         interrupt::check()?;
-        let (memory, now) = (self.session.qemu.memory(), self.session.pace.now());
-        let new = self.watch.look(memory, &self.session.machine, now)?;
+        let now = self.now();
+        let Session {
+            memory, machine, ..
+        } = &self.session;
+        let new = self.watch.look(memory, machine, now)?;
         self.confirm(new)?;
         Ok(new)
     }
@@ -202,7 +193,7 @@ impl<'a> Run<'a> {
             progress.step("the cells work");
             self.look()?;
             let span = LOOK.min(until.since(self.now()));
-            match self.session.pass(&mut self.channels.qmp, span)? {
+            match self.session.pass(span)? {
                 Passed::Span => {}
                 Passed::Down(how) => {
                     return Err(Error::Guest(format!("down before the fault: {how}")));
@@ -247,10 +238,7 @@ impl<'a> Run<'a> {
         let plan = self.plan;
         self.look_around()?;
         for cell in 0..self.session.machine.cells() {
-            reset_pause(
-                self.session.qemu.memory(),
-                self.session.machine.public(cell),
-            )?;
+            reset_pause(&self.session.memory, self.session.machine.public(cell))?;
         }
         let came = plan.kind == Kind::Golden || self.await_trigger(progress)?;
         if plan.kind != Kind::Fault || !came {
@@ -267,17 +255,17 @@ impl<'a> Run<'a> {
     fn await_trigger(&mut self, progress: &mut Progress) -> Result<bool> {
         let wanted = (self.plan.first.clone(), self.plan.trigger.clone());
         let (from, begun) = (self.time(), self.now());
-        let mut armed = Armed::new(wanted, from, &self.session, &mut self.channels)?;
+        let mut armed = Armed::new(wanted, from, &mut self.session)?;
         loop {
             let new = self.look()?;
             if self.is_due(&mut armed, new)? {
                 return Ok(true);
             }
             let span = armed.until_due(self.now()).unwrap_or(LOOK_SHARP);
-            let passed = self.session.pass(&mut self.channels.qmp, span)?;
+            let passed = self.session.pass(span)?;
             let waited = self.now().since(begun);
             if !matches!(passed, Passed::Span) || waited >= self.plan.bound {
-                armed.disarm(&mut self.channels)?;
+                armed.disarm(&mut self.session)?;
                 // It is still waiting when the run is judged.
                 self.armed = Some(armed);
                 return Ok(false);
@@ -292,11 +280,10 @@ impl<'a> Run<'a> {
     /// Whether a fault that waits is due, by what came since the record `new`.
     fn is_due(&mut self, armed: &mut Armed, new: usize) -> Result<bool> {
         let is_due = armed.look(&mut Surroundings {
-            session: &self.session,
-            channels: &mut self.channels,
+            now: self.session.emulator.now(),
+            session: &mut self.session,
             fresh: &self.watch.records[new..],
             is_settled: self.is_settled,
-            now: self.session.pace.now(),
         })?;
         if armed.trigger.needs_gdb() {
             // The machine stood still meanwhile.
@@ -329,7 +316,7 @@ impl<'a> Run<'a> {
     fn arm_next(&mut self) -> Result<()> {
         if let Some(next) = self.later.pop_front() {
             let from = self.injected.last().map_or(0, |last| last.at);
-            let armed = Armed::new(next, from, &self.session, &mut self.channels)?;
+            let armed = Armed::new(next, from, &mut self.session)?;
             self.armed = Some(armed);
         }
         Ok(())
@@ -338,8 +325,22 @@ impl<'a> Run<'a> {
     fn strike(&mut self, strike: &Strike, trigger: Option<&Trigger>) -> Result<Injected> {
         // Before, not after: a fault may stop the machine for a moment.
         let at = self.time();
-        let target = self.session.target();
-        let done = inject(&target, &mut self.channels, strike, trigger)?;
+        let Session {
+            emulator,
+            memory,
+            images,
+            machine,
+            ..
+        } = &mut self.session;
+        let target = Target {
+            memory,
+            machine,
+            images,
+        };
+        if strike.fault == Fault::Inner(InnerFault::WildWrite) {
+            emulator.watch_stores(&target, strike.cell)?;
+        }
+        let done = inject(&target, &mut **emulator, strike, trigger)?;
         // A request in memory stops nothing.
         if let Fault::Host(_) = strike.fault {
             self.watch.forget_clock();
@@ -364,13 +365,13 @@ impl<'a> Run<'a> {
         if let Some(position) = self.thaws.iter().position(|&(due, _)| due <= now) {
             let (_, frozen) = self.thaws.remove(position);
             let at = self.time();
-            let text = thaw(&mut self.channels, frozen)?;
+            let text = thaw(&mut *self.session.emulator, frozen)?;
             self.notes.push(Note { at, text });
             self.watch.forget_clock();
             self.acted = self.now();
         }
         for stuck in &self.stuck {
-            stuck.assert(self.session.qemu.memory(), self.channels.bus()?)?;
+            stuck.assert(&self.session.memory, self.session.emulator.bus()?)?;
         }
         let start = self.injected.first().map_or(0, |injected| injected.at);
         if self.plan.series == Series::UntilDeath && self.watch.count(Event::Expelled, start) > 0 {
@@ -398,7 +399,7 @@ impl<'a> Run<'a> {
 
     fn disarm(&mut self) -> Result<()> {
         match self.armed.take() {
-            Some(mut armed) => armed.disarm(&mut self.channels),
+            Some(mut armed) => armed.disarm(&mut self.session),
             None => Ok(()),
         }
     }
@@ -433,7 +434,7 @@ impl<'a> Run<'a> {
                 }
             }
             let span = self.until_next_look();
-            match self.session.pass(&mut self.channels.qmp, span)? {
+            match self.session.pass(span)? {
                 Passed::Span => {}
                 Passed::Down(how) => return Ok(End::SystemDown(how)),
                 Passed::Silence => return Ok(End::Silence),
@@ -456,17 +457,17 @@ impl<'a> Run<'a> {
 
     /// The moment of the run.
     fn now(&self) -> Moment {
-        self.session.pace.now()
+        self.session.emulator.now()
     }
 
     /// The guest's time, in nanoseconds.
     fn time(&self) -> u64 {
-        let exact = self.session.pace.guest_time();
-        exact.unwrap_or_else(|| self.watch.now())
+        let exact = self.session.emulator.guest_time();
+        exact.unwrap_or_else(|| self.watch.time(self.now()))
     }
 
     fn ended(&mut self, begun: Moment) -> Result<Option<End>> {
-        if let Some(how) = system_down(&mut self.session.qemu, &mut self.channels.qmp)? {
+        if let Some(how) = self.session.emulator.down()? {
             return Ok(Some(End::SystemDown(how)));
         }
         let now = self.now();
@@ -539,24 +540,24 @@ impl<'a> Run<'a> {
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
-            .read_accounts(self.session.qemu.memory(), &self.session.machine)?;
+            .read_accounts(&self.session.memory, &self.session.machine)?;
         let after = snapshot(&self.session)?;
         let progressing = self.settled.progressing(&after, self.now());
-        let ram_sha256 = match (&self.session.pace, &end) {
-            (Pace::Deterministic(_), End::Settled | End::Quiet | End::Bound) => {
-                Some(self.session.qemu.memory().sha256()?)
+        let ram_sha256 = match (self.session.emulator.guest_time(), &end) {
+            (Some(_), End::Settled | End::Quiet | End::Bound) => {
+                Some(self.session.memory.sha256()?)
             }
             _ => None,
         };
         let spoilt = integrity::check(
-            self.session.qemu.memory(),
+            &self.session.memory,
             &self.session.machine,
             &self.session.images,
             untouched(&self.before, &after, self.plan),
         )?;
         let (not_triggered, not_carried_out) = self.missed();
         let ended_at = self.time();
-        let (_, live_set) = self.session.machine.live_set(self.session.qemu.memory())?;
+        let (_, live_set) = self.session.machine.live_set(&self.session.memory)?;
         let mut records = std::mem::take(&mut self.watch.records);
         records.sort_by_key(|record| record.at);
         let functions = Functions::read(&self.session.images.kernel)?;
@@ -579,6 +580,7 @@ impl<'a> Run<'a> {
             lives: self.watch.lives,
             epitaphs,
             live_set,
+            watched: self.session.emulator.watched(),
             works: self.works,
             spoilt,
             ram_sha256,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cell::machine::CellState;
 use cell::trace::Event;
 use cell::{CellSet, id::CellId};
+use serde::Serialize;
 use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
@@ -61,6 +62,36 @@ pub struct CellSnapshot {
     pub account: Account,
 }
 
+/// A store that its cell had no right to.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+pub struct StrayStore {
+    /// The CPU.
+    pub cpu: usize,
+    /// The cell of the CPU.
+    pub cell: Option<usize>,
+    /// The cell whose memory it went to; none if it is the monitor's.
+    pub home: Option<usize>,
+    /// The physical address.
+    pub address: u64,
+}
+
+/// What a watch on stores saw.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Debug)]
+pub struct Watched {
+    /// Stretches of memory that were watched from the fault on.
+    pub stretches: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Stores of cells to memory of their own.
+    pub own: u64,
+    /// Stores under a grant.
+    pub granted: u64,
+    /// Stores that nothing allowed.
+    pub strays_count: u64,
+    /// The first of them.
+    pub strays: Vec<StrayStore>,
+}
+
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum End {
@@ -109,6 +140,8 @@ pub struct Observation {
     pub epitaphs: BTreeMap<(usize, u32), String>,
     /// The monitor's live set at the end.
     pub live_set: CellSet,
+    /// What a watch on stores saw, where the emulator has one and the fault is one of stores.
+    pub watched: Option<Watched>,
     /// Whether the cells have workers.
     pub works: bool,
     /// Whose code or constants are not what they were, of those that no fault was injected into.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::commands::Setup;
 use crate::fault::plan::{Plan, Strike};
 use crate::latency::Latencies;
-use crate::observation::{End, Observation};
+use crate::observation::{End, Observation, Watched};
 use crate::output::{push_line, table};
 use crate::timeline::{self, Line};
 use crate::units::{float, milliseconds};
@@ -48,6 +48,7 @@ pub fn json(
         "ram_sha256": run.ram_sha256,
         "epitaphs": epitaphs,
         "false_alarms": run.false_alarms(),
+        "write_watch": run.watched,
         "records_lost": run.records_lost,
         "timeline": lines,
     })
@@ -123,6 +124,9 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     if run.records_lost > 0 {
         line(format_args!("{} trace records were lost", run.records_lost));
     }
+    if let Some(watched) = &run.watched {
+        line(format_args!("{}", watched_text(watched)));
+    }
     let contained = if verdict.contained {
         "contained"
     } else {
@@ -137,6 +141,23 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
         line(format_args!("  - {}", violation.text()));
     }
     text
+}
+
+fn watched_text(watched: &Watched) -> String {
+    let Watched {
+        stretches,
+        bytes,
+        own,
+        granted,
+        strays_count,
+        ..
+    } = watched;
+    let mib = bytes >> 20;
+    format!(
+        "write watch on {stretches} stretches of memory, {mib} MiB, that the faulty cell must not \
+         write: {strays_count} stores that nothing allowed, {granted} under a grant, {own} by the \
+         home itself"
+    )
 }
 
 fn outcome_text(verdict: &Verdict) -> String {

@@ -6,6 +6,7 @@ use cell::PhysicalAddress;
 use cell::machine::{self, CellState};
 use cell::parameters::Parameters;
 
+use crate::emulator::{self, Emulator};
 use crate::error::{Error, Result};
 use crate::fault::host::Target;
 use crate::guest::cells::{self, Header};
@@ -14,13 +15,11 @@ use crate::guest::memory::GuestMemory;
 use crate::guest::symbols::physical_address;
 use crate::images::Images;
 use crate::interrupt;
+use crate::launch::Launch;
 use crate::output::Progress;
-use crate::pace::{Pace, Wait};
-use crate::qemu::process::{Launch, Qemu};
-use crate::qemu::qmp::Qmp;
+use crate::pace::Wait;
 
-/// How long the machine may take until every cell serves. A host that is busy may need most of it.
-pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
+/// Between two looks at a machine that boots.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Between two looks at whether a machine that does not stand still yet is still up.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -45,25 +44,17 @@ pub enum Passed {
 
 /// A machine on its way up.
 struct Starting {
-    qemu: Qemu,
-    qmp: Qmp,
-    pace: Pace,
-    deadline: Instant,
+    emulator: Box<dyn Emulator>,
+    memory: GuestMemory,
     record: PhysicalAddress,
 }
 
 impl Starting {
-    fn new(launch: &Launch, deadline: Instant, record: PhysicalAddress) -> Result<Self> {
-        let (mut qemu, qmp) = Qemu::start(launch)?;
-        let pace = match qemu.take_standstills() {
-            Some(standstills) => Pace::Deterministic(Box::new(standstills)),
-            None => Pace::Realtime(Instant::now()),
-        };
+    fn new(launch: &Launch, record: PhysicalAddress) -> Result<Self> {
+        let emulator = emulator::start(launch)?;
         Ok(Self {
-            qemu,
-            qmp,
-            pace,
-            deadline,
+            memory: emulator.memory(),
+            emulator,
             record,
         })
     }
@@ -71,12 +62,12 @@ impl Starting {
     /// Waits until the machine can be looked at.
     fn arrive(&mut self) -> Result<()> {
         loop {
-            let over = self.pace.wait(self.qemu.memory(), GLANCE)?;
-            if let Some(reason) = MachineView::refusal(self.qemu.memory(), self.record)? {
+            let over = self.emulator.wait(GLANCE)?;
+            if let Some(reason) = MachineView::refusal(&self.memory, self.record)? {
                 let problem = format!("the monitor did not start the machine: {reason}");
-                return Err(with_serial(&self.qemu, &problem));
+                return Err(with_serial(&*self.emulator, &problem));
             }
-            stop_if_over(&mut self.qemu, &mut self.qmp, self.deadline)?;
+            stop_if_over(&mut *self.emulator)?;
             if over == Wait::Over {
                 return Ok(());
             }
@@ -84,24 +75,54 @@ impl Starting {
     }
 
     fn pass(&mut self) -> Result<()> {
-        self.pace.begin_wait(self.qemu.memory(), PAUSE)?;
+        self.emulator.begin_wait(PAUSE)?;
         self.arrive()
     }
+
+    /// Waits for the machine record to be whole.
+    fn divided(&mut self, progress: &mut Progress) -> Result<MachineView> {
+        let started = Instant::now();
+        self.arrive()?;
+        loop {
+            let seconds = started.elapsed().as_secs();
+            progress.step(&format!("booting: the monitor starts, {seconds} s"));
+            let view = MachineView::read(&self.memory, self.record)
+                .map_err(|error| with_serial(&*self.emulator, &explain(&error)))?;
+            if let Some(view) = view {
+                self.emulator.divided(&view)?;
+                if view.booted_at(&self.memory)? != 0 {
+                    return Ok(view);
+                }
+            }
+            self.pass()?;
+        }
+    }
+
+    fn count(&self, machine: &MachineView, condition: Condition) -> Result<usize> {
+        let mut count = 0;
+        for cell in 0..machine.cells() {
+            count += usize::from(condition(&self.memory, machine, cell)?);
+        }
+        Ok(count)
+    }
 }
+
+/// Something that a cell is or is not.
+type Condition = fn(&GuestMemory, &MachineView, usize) -> Result<bool>;
 
 /// A machine in which every cell serves.
 #[derive(Debug)]
 pub struct Session {
-    /// QEMU.
-    pub qemu: Qemu,
+    /// What runs it.
+    pub emulator: Box<dyn Emulator>,
+    /// Its memory.
+    pub memory: GuestMemory,
     /// The images it runs.
     pub images: Images,
     /// The machine record.
     pub machine: MachineView,
-    /// Host time from the start of QEMU until every cell served.
+    /// Host time from the start of the emulator until every cell served.
     pub boot_time: Duration,
-    /// The clock that it goes by.
-    pub pace: Pace,
 }
 
 impl Session {
@@ -110,29 +131,16 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Guest`] if that does not happen, with the end of the serial log.
-    pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<(Self, Qmp)> {
+    pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<Self> {
         let workers = workers(launch)?;
         let started = Instant::now();
-        progress.step("starting QEMU");
+        progress.step("starting the emulator");
         let record = physical_address(&launch.images.monitor, machine::SYMBOL)?;
-        let mut starting = Starting::new(launch, started + BOOT_LIMIT, record)?;
-        starting.arrive()?;
-        let machine = loop {
-            let seconds = started.elapsed().as_secs();
-            progress.step(&format!("booting: the monitor starts, {seconds} s"));
-            let qemu = &starting.qemu;
-            let view = MachineView::read(qemu.memory(), record)
-                .map_err(|error| with_serial(qemu, &explain(&error)))?;
-            if let Some(view) = view
-                && view.booted_at(qemu.memory())? != 0
-            {
-                break view;
-            }
-            starting.pass()?;
-        };
+        let mut starting = Starting::new(launch, record)?;
+        let machine = starting.divided(progress)?;
         let count = machine.cells();
         loop {
-            let serving = count_cells(&starting.qemu, &machine, is_serving)?;
+            let serving = starting.count(&machine, is_serving)?;
             progress.step(&format!("booting: {serving} of {count} cells serve"));
             if serving == count {
                 break;
@@ -140,37 +148,33 @@ impl Session {
             starting.pass()?;
         }
         let boot_time = started.elapsed();
-        while workers > 0 && count_cells(&starting.qemu, &machine, is_working)? < count {
+        while workers > 0 && starting.count(&machine, is_working)? < count {
             progress.step("waiting for the first work of every cell");
             starting.pass()?;
         }
         progress.clear();
-        let images = launch.images.clone();
-        Ok((
-            Self {
-                qemu: starting.qemu,
-                images,
-                machine,
-                boot_time,
-                pace: starting.pace,
-            },
-            starting.qmp,
-        ))
+        Ok(Self {
+            emulator: starting.emulator,
+            memory: starting.memory,
+            images: launch.images.clone(),
+            machine,
+            boot_time,
+        })
     }
 
     /// Lets the machine go on for `span`.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], [`Error::Qemu`] if QEMU is gone, [`Error::Host`].
-    pub fn pass(&mut self, qmp: &mut Qmp, span: Duration) -> Result<Passed> {
-        self.pace.begin_wait(self.qemu.memory(), span)?;
+    /// [`Error::Interrupted`], [`Error::Host`], and what the emulator says if it is gone.
+    pub fn pass(&mut self, span: Duration) -> Result<Passed> {
+        self.emulator.begin_wait(span)?;
         let begun = Instant::now();
         loop {
             interrupt::check()?;
-            if self.pace.wait(self.qemu.memory(), GLANCE)? == Wait::Over {
+            if self.emulator.wait(GLANCE)? == Wait::Over {
                 return Ok(Passed::Span);
             }
-            if let Some(how) = system_down(&mut self.qemu, qmp)? {
+            if let Some(how) = self.emulator.down()? {
                 return Ok(Passed::Down(how));
             }
             if begun.elapsed() >= SILENCE {
@@ -182,7 +186,7 @@ impl Session {
     /// The machine as a target of faults.
     pub const fn target(&self) -> Target<'_> {
         Target {
-            memory: self.qemu.memory(),
+            memory: &self.memory,
             machine: &self.machine,
             images: &self.images,
         }
@@ -247,66 +251,33 @@ fn workers(launch: &Launch) -> Result<u32> {
 /// Whether a cell is in the live set and answers calls in its present life.
 ///
 /// # Errors
-/// See [`crate::guest::memory::GuestMemory::read`].
-pub fn is_serving(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
-    let status = machine.cell(qemu.memory(), cell)?;
-    let header = Header::read(qemu.memory(), machine.public(cell))?;
+/// See [`GuestMemory::read`].
+pub fn is_serving(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Result<bool> {
+    let status = machine.cell(memory, cell)?;
+    let header = Header::read(memory, machine.public(cell))?;
     Ok(status.state == CellState::Live
         && header.serves()
         && header.incarnation == status.incarnation)
 }
 
-fn is_working(qemu: &Qemu, machine: &MachineView, cell: usize) -> Result<bool> {
-    let account = cells::account(qemu.memory(), machine.public(cell))?;
+fn is_working(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Result<bool> {
+    let account = cells::account(memory, machine.public(cell))?;
     Ok(cells::verified(&account) > 0)
 }
 
-fn count_cells(
-    qemu: &Qemu,
-    machine: &MachineView,
-    condition: impl Fn(&Qemu, &MachineView, usize) -> Result<bool>,
-) -> Result<usize> {
-    let mut count = 0;
-    for cell in 0..machine.cells() {
-        count += usize::from(condition(qemu, machine, cell)?);
-    }
-    Ok(count)
-}
-
-/// Whether the guest reset the machine or shut it down. Says how.
-///
-/// # Errors
-/// [`Error::Qemu`] if QEMU is gone: it stays when the guest ends the machine. [`Error::Host`].
-pub fn system_down(qemu: &mut Qemu, qmp: &mut Qmp) -> Result<Option<String>> {
-    if let Some(status) = qemu.ended()? {
-        return Err(Error::Qemu(format!("ended with {status}")));
-    }
-    // A connection that breaks is seen as an end of QEMU above, at the next look.
-    let events = qmp.events().unwrap_or_default();
-    let down = events.iter().find(|event| {
-        matches!(
-            event["event"].as_str(),
-            Some("SHUTDOWN" | "RESET" | "GUEST_PANICKED")
-        )
-    });
-    Ok(down.map(|event| format!("{} {}", event["event"], event["data"]["reason"])))
-}
-
-fn stop_if_over(qemu: &mut Qemu, qmp: &mut Qmp, deadline: Instant) -> Result<()> {
+fn stop_if_over(emulator: &mut dyn Emulator) -> Result<()> {
     interrupt::check()?;
-    let problem = match system_down(qemu, qmp)? {
-        Some(how) => format!("the machine went down while booting: {how}"),
-        None if Instant::now() >= deadline => {
-            format!("not every cell serves after {} s", BOOT_LIMIT.as_secs())
-        }
-        None => return Ok(()),
+    let problem = match (emulator.down()?, emulator.overdue()) {
+        (Some(how), _) => format!("the machine went down while booting: {how}"),
+        (None, Some(limit)) => format!("not every cell serves after {} s", limit.as_secs()),
+        (None, None) => return Ok(()),
     };
-    Err(with_serial(qemu, &problem))
+    Err(with_serial(emulator, &problem))
 }
 
 /// An error of the guest, with the end of what it wrote to its serial port.
-fn with_serial(qemu: &Qemu, problem: &str) -> Error {
-    let serial = qemu.serial_text();
+fn with_serial(emulator: &dyn Emulator, problem: &str) -> Error {
+    let serial = emulator.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
     Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}"))

@@ -7,7 +7,7 @@ use cell::CellSet;
 use cell::id::CellId;
 use cell::machine::CellState;
 use cell::trace::Event;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use userland::account::{Account, OperationCounts};
 
 use crate::fault::catalogue::Expectation;
@@ -16,6 +16,9 @@ use crate::guest::integrity::Spoilt;
 use crate::observation::{CellSnapshot, End, Observation};
 
 pub mod agreement;
+mod invariant;
+
+pub use invariant::Invariant;
 
 /// How a run came out.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -117,6 +120,15 @@ pub enum Violation {
         /// The epoch.
         epoch: u64,
     },
+    /// Stores reached memory that their cell had no right to write. The emulator saw them.
+    StrayStores {
+        /// The cell whose CPU made the first.
+        cell: Option<usize>,
+        /// Where it went.
+        address: u64,
+        /// How many.
+        stores: u64,
+    },
     /// Code or constants were changed of somebody that no fault was injected into.
     ForeignWrite(Spoilt),
     /// A survivor ended with another live set than the true one.
@@ -133,69 +145,6 @@ pub enum Violation {
         /// The fault.
         fault: &'static str,
     },
-}
-
-/// What a [`Violation`] speaks against.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Invariant {
-    /// The machine stays up.
-    MachineStaysUp,
-    /// Nobody dies but by a fault of its own.
-    NobodyElseDies,
-    /// No survivor takes wrong bytes for right ones.
-    NoWrongBytes,
-    /// Nobody's code and constants change.
-    NoForeignWrites,
-    /// Survivors decide alike.
-    OneLiveSet,
-    /// No work vanishes, and none is lost with the living.
-    WorkIsAccountedFor,
-    /// The survivors go on.
-    SurvivorsGoOn,
-    /// A cell that must die is expelled.
-    TheDeadAreNoticed,
-    /// A cell that died comes back.
-    TheDeadComeBack,
-    /// Every fault strikes.
-    EveryFaultStrikes,
-}
-
-impl Invariant {
-    /// Every invariant.
-    pub const ALL: [Self; 10] = [
-        Self::MachineStaysUp,
-        Self::NobodyElseDies,
-        Self::NoWrongBytes,
-        Self::NoForeignWrites,
-        Self::OneLiveSet,
-        Self::WorkIsAccountedFor,
-        Self::SurvivorsGoOn,
-        Self::TheDeadAreNoticed,
-        Self::TheDeadComeBack,
-        Self::EveryFaultStrikes,
-    ];
-
-    /// Whether it is about the system, and not about the runner.
-    pub fn is_of_the_system(self) -> bool {
-        self != Self::EveryFaultStrikes
-    }
-
-    /// For people.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::MachineStaysUp => "the machine stays up",
-            Self::NobodyElseDies => "nobody else dies",
-            Self::NoWrongBytes => "no survivor takes wrong bytes",
-            Self::NoForeignWrites => "no foreign code or constants change",
-            Self::OneLiveSet => "survivors decide alike",
-            Self::WorkIsAccountedFor => "no work vanishes",
-            Self::SurvivorsGoOn => "the survivors go on",
-            Self::TheDeadAreNoticed => "the dead are noticed",
-            Self::TheDeadComeBack => "the dead come back",
-            Self::EveryFaultStrikes => "every fault strikes",
-        }
-    }
 }
 
 /// A cell's share in a run.
@@ -252,6 +201,7 @@ impl Verdict {
         work(run, &mut violations);
         violations.extend(agreement::violations(run));
         violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
+        stores(run, &mut violations);
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
         }
@@ -284,6 +234,7 @@ impl Violation {
                 | Self::SuspectWithoutDeath { .. }
                 | Self::LostWithTheLiving { .. }
                 | Self::LiveSetsDiffer { .. }
+                | Self::StrayStores { .. }
                 | Self::ForeignWrite(_)
                 | Self::LiveSetUntrue { .. }
         )
@@ -295,6 +246,7 @@ impl Violation {
             Self::SystemDown { .. } => Invariant::MachineStaysUp,
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
+            Self::StrayStores { .. } => Invariant::StoresStayInside,
             Self::ForeignWrite(_) => Invariant::NoForeignWrites,
             Self::LiveSetsDiffer { .. } | Self::LiveSetUntrue { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
@@ -322,6 +274,7 @@ impl Violation {
             | Self::NotReintegrated { cell }
             | Self::LiveSetUntrue { cell }
             | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            Self::StrayStores { cell, .. } => *cell,
             Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
@@ -382,6 +335,16 @@ impl Violation {
             Self::NotReintegrated { cell } => format!("cell {cell} was not taken back"),
             Self::LiveSetsDiffer { epoch } => {
                 format!("the survivors decided differently in epoch {epoch}")
+            }
+            Self::StrayStores {
+                cell,
+                address,
+                stores,
+            } => {
+                let who = cell.map_or("the monitor".into(), |cell| format!("cell {cell}"));
+                format!(
+                    "{who} made {stores} stores that nothing allowed, the first to {address:#x}"
+                )
             }
             Self::LiveSetUntrue { cell } => {
                 format!("cell {cell} ended with a live set that was not the true one")
@@ -518,6 +481,16 @@ fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation>
         Found::Restarted { .. } | Found::Paused { .. } => return None,
     };
     (!targets.contains(cell)).then_some(violation)
+}
+
+/// What the emulator's watch on stores saw.
+fn stores(run: &Observation, violations: &mut Vec<Violation>) {
+    let Some(watched) = &run.watched else { return };
+    violations.extend(watched.strays.first().map(|first| Violation::StrayStores {
+        cell: first.cell,
+        address: first.address,
+        stores: watched.strays_count,
+    }));
 }
 
 fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {

@@ -7,7 +7,7 @@ use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
-use crate::observation::{CellSnapshot, Injected, Missed, carried_out};
+use crate::observation::{CellSnapshot, Injected, Missed, StrayStore, Watched, carried_out};
 use cell::fault::InnerFault;
 use cell::{CELLS_MAX, Incarnation};
 use std::collections::BTreeMap;
@@ -102,6 +102,7 @@ pub(crate) fn good_run() -> Observation {
             .into(),
         epitaphs: BTreeMap::new(),
         live_set: CellSet::first(3),
+        watched: None,
         works: true,
         spoilt: Vec::new(),
         ram_sha256: None,
@@ -298,6 +299,26 @@ fn a_fault_is_done_when_its_own_cell_says_so_after_the_first() {
     assert_eq!(done(&[does(101, 1, InnerFault::Panic)]), 0, "of another");
     assert_eq!(done(&[does(101, 2, InnerFault::Loop)]), 0, "another fault");
     assert_eq!(done(&[does(101, 2, InnerFault::Panic)]), 1);
+}
+
+#[test]
+fn a_store_that_nothing_allowed_is_a_spread() {
+    let mut run = good_run();
+    let mut watched = Watched::default();
+    run.watched = Some(watched.clone());
+    assert!(Verdict::of(&run).held, "watched, and nothing seen");
+    watched.strays_count = 2;
+    watched.strays.push(StrayStore {
+        cpu: 2,
+        cell: Some(1),
+        home: Some(0),
+        address: 0x1000,
+    });
+    run.watched = Some(watched);
+    let verdict = Verdict::of(&run);
+    assert_eq!((verdict.held, verdict.contained), (false, false));
+    assert_eq!(verdict.outcome, Outcome::Spread);
+    assert_eq!(verdict.violations[0].cell(), Some(1));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A watch on a running machine: its records, its time, every account.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cell::trace::Event;
 use userland::Account;
@@ -73,7 +73,7 @@ impl Watch {
         for cell in 0..machine.cells() {
             ticks.push(Header::read(memory, machine.public(cell))?.now);
         }
-        self.clock.observe(Instant::now(), ticks);
+        self.clock.observe(now, ticks);
         let new = self.records.len();
         let all = self.detail == Detail::All && new < DETAIL_MAX;
         let records = self.trace.poll(memory)?;
@@ -106,9 +106,9 @@ impl Watch {
         Ok(())
     }
 
-    /// The guest's time now, in nanoseconds.
-    pub fn now(&self) -> u64 {
-        self.clock.at(Instant::now())
+    /// The guest's time at the moment `now` of the run, in nanoseconds.
+    pub fn time(&self, now: Moment) -> u64 {
+        self.clock.at(now)
     }
 
     /// Forgets how the clocks compare, because the machine stood still.
@@ -133,14 +133,14 @@ impl Watch {
 /// # Errors
 /// See [`GuestMemory::read`].
 pub fn snapshot(session: &Session) -> Result<Vec<CellSnapshot>> {
-    let (memory, machine) = (session.qemu.memory(), &session.machine);
+    let (memory, machine) = (&session.memory, &session.machine);
     (0..machine.cells())
         .map(|cell| {
             let status = machine.cell(memory, cell)?;
             Ok(CellSnapshot {
                 state: status.state,
                 incarnation: status.incarnation,
-                serves: is_serving(&session.qemu, machine, cell)?,
+                serves: is_serving(memory, machine, cell)?,
                 account: cells::account(memory, machine.public(cell))?,
             })
         })

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cell::fault::InnerFault;
 use cell::trace::Event;
@@ -15,16 +16,18 @@ use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Plan, Strike};
 use qemu_runner::guest::trace::Source;
 use qemu_runner::images::{self, BuildOptions, Images};
+use qemu_runner::launch::{Keep, Launch, Mode, Program, Serial};
+use qemu_runner::machine::Machine;
 use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
-use qemu_runner::qemu::command::{Machine, Mode, Serial};
 use qemu_runner::qemu::install::{self, Accelerator};
-use qemu_runner::qemu::process::{Keep, Launch};
-use qemu_runner::qemu::qmp::Qmp;
 use qemu_runner::session::Session;
 use qemu_runner::timeline;
-use qemu_runner::verdict::Verdict;
+use qemu_runner::verdict::{Verdict, Violation};
 use qemu_runner::watch::Detail;
+
+use crate::platform::Platform;
+use crate::trials::Trial;
 
 /// The right to run a machine; given back when dropped.
 #[derive(Debug)]
@@ -50,17 +53,30 @@ fn built_images() -> Images {
     IMAGES.get_or_init(build).clone()
 }
 
-/// Everything that a boot of `machine` needs. Call it with the turn taken.
+/// Everything that a boot of `machine` under QEMU needs. Call it with the turn taken.
 ///
 /// # Panics
 /// If QEMU or the images are not to be had.
-pub fn launch(machine: Machine) -> Launch {
+pub fn launch(machine: Machine, mode: Mode) -> Launch {
+    launch_on(
+        Program::Qemu {
+            installation: install::ensure().expect("QEMU can be had"),
+            accelerator: Accelerator::choose(),
+            mode,
+        },
+        machine,
+    )
+}
+
+/// Everything that a boot of `machine` on `program` needs. Call it with the turn taken.
+///
+/// # Panics
+/// If the images are not to be had.
+pub fn launch_on(program: Program, machine: Machine) -> Launch {
     Launch {
         machine,
         images: built_images(),
-        installation: install::ensure().expect("QEMU can be had"),
-        accelerator: Accelerator::choose(),
-        mode: Mode::Realtime,
+        program,
         serial: Serial::Log,
         keep: Keep::Nothing,
     }
@@ -70,12 +86,11 @@ pub fn launch(machine: Machine) -> Launch {
 ///
 /// # Panics
 /// If it does not come up.
-pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session, &mut Qmp)) {
+pub fn with_machine(machine: Machine, check: impl FnOnce(&mut Session)) {
     let _turn = take_turn();
-    let launch = launch(machine);
-    let (mut session, mut qmp) =
-        Session::boot(&launch, &mut Progress::silent()).expect("every cell serves");
-    check(&mut session, &mut qmp);
+    let launch = launch(machine, Mode::Realtime);
+    let session = Session::boot(&launch, &mut Progress::silent());
+    check(&mut session.expect("every cell serves"));
 }
 
 /// What a run showed.
@@ -87,14 +102,26 @@ pub struct Outcome {
     pub verdict: Verdict,
 }
 
-/// Carries out a plan on a machine.
+/// Injects a fault into one cell of a machine of four, under QEMU.
 ///
 /// # Panics
 /// If the machine does not come up or a channel fails.
-pub fn experiment(machine: Machine, plan: &Plan) -> Outcome {
+pub fn inject(strike: Strike) -> Outcome {
+    carry_out(&Plan::single(strike))
+}
+
+/// Carries out a plan on a machine of four cells, under QEMU.
+///
+/// # Panics
+/// If the machine does not come up or a channel fails.
+pub fn carry_out(plan: &Plan) -> Outcome {
     let _turn = take_turn();
-    let launch = launch(machine);
-    let run = experiment::run(&launch, plan, Detail::Events, &mut Progress::silent());
+    experiment(&launch(Machine::default(), Mode::Realtime), plan)
+}
+
+/// Carries out a plan.
+fn experiment(launch: &Launch, plan: &Plan) -> Outcome {
+    let run = experiment::run(launch, plan, Detail::Events, &mut Progress::silent());
     let run = run.expect("the run can be carried out");
     Outcome {
         verdict: Verdict::of(&run),
@@ -102,12 +129,39 @@ pub fn experiment(machine: Machine, plan: &Plan) -> Outcome {
     }
 }
 
-/// Injects one fault into a machine of four cells.
+/// Runs a trial on a platform.
 ///
 /// # Panics
-/// See [`experiment`].
-pub fn inject(strike: Strike) -> Outcome {
-    experiment(Machine::default(), &Plan::single(strike))
+/// If what must come of it does not, or it cannot be carried out.
+pub fn run_trial(platform: Platform, trial: &Trial) {
+    let _turn = take_turn();
+    let launch = launch_on(platform.program(), platform.machine(trial));
+    (trial.check)(&experiment(&launch, &(trial.plan)()));
+}
+
+/// What a run must do in which nothing is enforced, so that the emulator's watch on stores is known
+/// to see any.
+///
+/// # Panics
+/// If the watch saw nothing, or the run was not judged by it.
+pub fn run_without_firewall() {
+    let _turn = take_turn();
+    let machine = Machine {
+        firewall: "off".into(),
+        ..Machine::default()
+    };
+    let launch = launch_on(Platform::NptBochs.program(), machine);
+    let plan = Plan {
+        bound: Duration::from_secs(2),
+        ..Plan::single(inner(InnerFault::WildWrite, 1))
+    };
+    let outcome = experiment(&launch, &plan);
+    let is_seen = |one: &Violation| matches!(one, Violation::StrayStores { .. });
+    assert!(
+        outcome.verdict.violations.iter().any(is_seen),
+        "{:#?}",
+        outcome.verdict
+    );
 }
 
 /// A fault from outside, in a cell.

@@ -7,9 +7,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`harness`] | booting, injecting, and one machine at a time |
+//! | [`trials`], [`platform`] | behaviours of every back end, and where each runs |
+//! | [`spoilt`] | what the EPT back end keeps for the processor, spoilt |
 //! | [`sources`] | the project's own files, for the tests of style |
 
 #![forbid(unsafe_code)]
 
 pub mod harness;
+pub mod platform;
 pub mod sources;
+pub mod spoilt;
+pub mod trials;

@@ -4,7 +4,7 @@
 
 use cell::machine::BackEnd;
 use cell::standing::CpuState;
-use qemu_runner::qemu::command::Machine;
+use qemu_runner::machine::Machine;
 use tests::harness::with_machine;
 
 /// Boots `cells` cells on `cpus` CPUs and checks that all of them are whole and live.
@@ -15,8 +15,8 @@ fn boots(cells: usize, cpus: usize) {
             cpus,
             ..Machine::default()
         },
-        |session, _| {
-            let (memory, machine) = (session.qemu.memory(), &session.machine);
+        |session| {
+            let (memory, machine) = (&session.memory, &session.machine);
             assert_eq!((machine.cells(), machine.cpus), (cells, cpus));
             let (_, live) = machine.live_set(memory).unwrap();
             assert_eq!(live.len(), cells, "all cells are in the live set");
@@ -64,7 +64,7 @@ fn memory_above_4_gib_is_used() {
         memory: 5 << 30,
         ..Machine::default()
     };
-    with_machine(machine, |session, _| {
+    with_machine(machine, |session| {
         let home = session.machine.cells() - 1;
         let start = session.machine.public(home).0;
         assert!(start >= 4 << 30, "the last cell lies at {start:#x}");
@@ -88,7 +88,7 @@ fn the_best_back_end_is_chosen_and_another_can_be_asked_for() {
             firewall: firewall.into(),
             ..Machine::default()
         };
-        with_machine(machine, |session, _| {
+        with_machine(machine, |session| {
             assert_eq!(session.machine.back_end, expected);
         });
     }

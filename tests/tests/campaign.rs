@@ -12,6 +12,7 @@ use qemu_runner::campaign::summary::Summary;
 use qemu_runner::commands::Setup;
 use qemu_runner::error::Ending;
 use qemu_runner::images::workspace_root;
+use qemu_runner::launch::Mode;
 use qemu_runner::output::Progress;
 use tests::harness::{launch, take_turn};
 
@@ -31,7 +32,7 @@ when = { work_ms = 300 }
 fn a_campaign_is_run_and_reported() {
     let _turn = take_turn();
     let campaign = Campaign::parse(SMALL).expect("the file is good");
-    let launch = launch(campaign.machine.get_ref().machine());
+    let launch = launch(campaign.machine.get_ref().machine(), Mode::Realtime);
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(SMALL, &campaign, 7, 3, on).expect("the images can be read");
     let path = tempfile::tempdir().expect("a directory can be made");

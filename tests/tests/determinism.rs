@@ -13,9 +13,8 @@ use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::record::Record;
 use qemu_runner::campaign::run::Machines;
 use qemu_runner::commands::Setup;
+use qemu_runner::launch::Mode;
 use qemu_runner::output::Progress;
-use qemu_runner::qemu::command::Mode;
-use qemu_runner::qemu::process::Launch;
 use tests::harness::{launch, take_turn};
 
 const FILE: &str = r#"
@@ -46,10 +45,8 @@ when = { work_ms = { uniform = [1, 300] } }
 const RUNS: u32 = 3;
 
 fn run(campaign: &Campaign, seed: u64) -> BTreeMap<u32, Record> {
-    let launch = Launch {
-        mode: Mode::Deterministic,
-        ..launch(campaign.machine.get_ref().machine())
-    };
+    let machine = campaign.machine.get_ref().machine();
+    let launch = launch(machine, Mode::Deterministic);
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(FILE, campaign, seed, RUNS, on).expect("the images can be read");
     let path = tempfile::tempdir().expect("a directory can be made");

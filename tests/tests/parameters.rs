@@ -6,8 +6,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qemu_runner::qemu::command::Machine;
-use qemu_runner::qemu::process::Qemu;
+use qemu_runner::emulator;
+use qemu_runner::launch::Mode;
+use qemu_runner::machine::Machine;
 use tests::harness::{launch, take_turn};
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -15,17 +16,18 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Boots with one more word on the command line and waits for a message that contains `expected`.
 fn is_refused(word: &str, expected: &str) {
     let _turn = take_turn();
-    let launch = launch(Machine {
+    let machine = Machine {
         append: word.into(),
         ..Machine::default()
-    });
-    let (qemu, _qmp) = Qemu::start(&launch).expect("QEMU starts");
+    };
+    let launch = launch(machine, Mode::Realtime);
+    let emulator = emulator::start(&launch).expect("QEMU starts");
     let deadline = Instant::now() + LIMIT;
-    while !qemu.serial_text().contains(expected) {
+    while !emulator.serial_text().contains(expected) {
         assert!(
             Instant::now() < deadline,
             "\"{expected}\" is not in the serial log:\n{}",
-            qemu.serial_text()
+            emulator.serial_text()
         );
         thread::sleep(Duration::from_millis(20));
     }

@@ -3,8 +3,7 @@
 use cell::trace::Event;
 use qemu_runner::fault::catalogue::HostFault;
 use qemu_runner::fault::plan::{Cause, Plan, Trigger};
-use qemu_runner::qemu::command::Machine;
-use tests::harness::{experiment, host};
+use tests::harness::{carry_out, host};
 
 /// Halts cell 2 at the third time of a cause.
 fn halt_at(cause: Cause) {
@@ -16,7 +15,7 @@ fn halt_at(cause: Cause) {
         },
         ..Plan::single(host(HostFault::CpuHalt, 2))
     };
-    experiment(Machine::default(), &plan).assert_recovered(&[2]);
+    carry_out(&plan).assert_recovered(&[2]);
 }
 
 #[test]
@@ -48,7 +47,7 @@ fn what_never_happens_strikes_nobody() {
         bound: std::time::Duration::from_secs(3),
         ..Plan::single(host(HostFault::CpuHalt, 2))
     };
-    let outcome = experiment(Machine::default(), &plan);
+    let outcome = carry_out(&plan);
     assert!(outcome.run.injected.is_empty() && outcome.verdict.dead.is_empty());
     assert_eq!(outcome.run.not_triggered.len(), 1);
 }

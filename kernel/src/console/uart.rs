@@ -10,7 +10,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::Ordering;
 
 use uart_16550::backend::PioBackend;
-use uart_16550::{Config, Uart16550};
+use uart_16550::{BaudRate, Config, Uart16550};
 
 use crate::lock::Lock;
 use crate::own::Own;
@@ -18,9 +18,14 @@ use crate::own::Own;
 /// COM1.
 const PORT: u16 = 0x3f8;
 
-/// How often a full port is looked at before the text is dropped. A byte at 9600 baud takes about 1
-/// ms.
+/// How often a full port is looked at before the text is dropped. A byte takes about 0.1 ms.
 const TRIES_MAX: u32 = 100_000;
+/// As fast as the port goes: the lock is held with interrupts off while a line is sent, and a line
+/// at the usual 9600 baud would take longer than a cell may stand still. QEMU sends at any speed.
+const CONFIGURATION: Config = Config {
+    baud_rate: BaudRate::Baud115200,
+    ..Config::DEFAULT
+};
 
 static UART: Lock<Option<Uart16550<PioBackend>>> = Lock::new(None);
 
@@ -31,7 +36,7 @@ pub fn set_up() {
         *uart = open();
         if let Some(uart) = uart.as_mut() {
             // Without a device there is nobody to read either.
-            let _ = uart.init(Config::DEFAULT);
+            let _ = uart.init(CONFIGURATION);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::instructions::{self, Counts};
 use super::record;
 use crate::cli::BenchArguments;
 use crate::error::{Context, Error, Result};
@@ -16,8 +17,8 @@ use crate::guest::cells;
 use crate::images::workspace_root;
 use crate::interrupt;
 use crate::latency::Latencies;
+use crate::launch::{Launch, Program};
 use crate::output::Progress;
-use crate::qemu::process::Launch;
 use crate::session::Session;
 use crate::units::{float, milliseconds};
 use crate::watch::Detail;
@@ -48,6 +49,8 @@ pub struct Costs {
     /// Cycles per operation, over all runs, by name; in the order in which the kernel measured
     /// them.
     pub operations: Vec<(String, Vec<f64>)>,
+    /// Instructions of operations, where they were counted instead.
+    pub instructions: Counts,
     /// The rate of the guest's time-stamp counter.
     pub cycles_per_second: u64,
     /// Milliseconds from the start of QEMU until every cell served.
@@ -83,6 +86,13 @@ pub fn measure(
         ("kernel", size(&launch.images.kernel)?),
     ];
     costs.monitor_lines = monitor_lines()?;
+    if let Program::Bochs(_) = launch.program {
+        // Two runs under Bochs are the same, and what its machines do in a second means nothing.
+        let mut session = Session::boot(&with_parameters(launch, &QUIET), progress)?;
+        progress.step("counting instructions");
+        costs.instructions = instructions::count(&mut session)?;
+        return Ok(costs);
+    }
     for run in 1..=arguments.runs {
         let mut step = |what: &str, costs: &mut Costs, measure: Measure<'_>| {
             progress.step(&format!("bench run {run} of {}: {what}", arguments.runs));
@@ -134,7 +144,7 @@ fn undisturbed<T>(
     measurement: impl Fn(&Session) -> Result<Option<T>>,
 ) -> Result<T> {
     for _ in 0..ATTEMPTS {
-        let (session, _qmp) = Session::boot(launch, progress)?;
+        let session = Session::boot(launch, progress)?;
         costs.boot_ms.push(milliseconds(session.boot_time));
         costs.cycles_per_second = session.machine.clock.cycles_per_second;
         let before = lives(&session)?;
@@ -151,7 +161,7 @@ fn undisturbed<T>(
 }
 
 fn lives(session: &Session) -> Result<Vec<u32>> {
-    let memory = session.qemu.memory();
+    let memory = &session.memory;
     let life = |cell| Ok(session.machine.cell(memory, cell)?.incarnation);
     (0..session.machine.cells()).map(life).collect()
 }
@@ -159,7 +169,7 @@ fn lives(session: &Session) -> Result<Vec<u32>> {
 fn operations(launch: &Launch, costs: &mut Costs, progress: &mut Progress) -> Result<()> {
     let launch = with_parameters(launch, &QUIET);
     let results = undisturbed(&launch, costs, progress, |session| {
-        record::run(session.qemu.memory(), session.machine.public(0))
+        record::run(&session.memory, session.machine.public(0))
     })?;
     for result in results {
         let samples = result.cycles.iter().map(|&cycles| float(cycles));
@@ -214,7 +224,7 @@ fn with_parameters(launch: &Launch, parameters: &[(&str, &str)]) -> Launch {
 
 /// Operations that the workers of all cells have finished.
 fn verified(session: &Session) -> Result<u64> {
-    let memory = session.qemu.memory();
+    let memory = &session.memory;
     let of = |cell| {
         let account = cells::account(memory, session.machine.public(cell))?;
         Ok(cells::verified(&account))

@@ -24,6 +24,17 @@ pub struct Measured {
     pub cycles: Vec<u64>,
 }
 
+/// Asks the cell whose bench record lies at `base` to measure. Says with which number it answers.
+///
+/// # Errors
+/// See [`GuestMemory::read`].
+pub fn request(memory: &GuestMemory, base: PhysicalAddress) -> Result<u32> {
+    let requested = field(base, offset_of!(BenchRecord, requested));
+    let number = memory.read_u32(requested)?.wrapping_add(1);
+    memory.write_u32(requested, number)?;
+    Ok(number)
+}
+
 /// Asks the cell whose public area starts at `public` to measure, and waits for its results; `None`
 /// if it is silent for [`LIMIT`].
 ///
@@ -31,9 +42,7 @@ pub struct Measured {
 /// See [`GuestMemory::read`].
 pub fn run(memory: &GuestMemory, public: PhysicalAddress) -> Result<Option<Vec<Measured>>> {
     let base = part(public, BENCH_OFFSET);
-    let requested = field(base, offset_of!(BenchRecord, requested));
-    let number = memory.read_u32(requested)?.wrapping_add(1);
-    memory.write_u32(requested, number)?;
+    let number = request(memory, base)?;
     let answered = wait_for(LIMIT, Duration::from_millis(20), || {
         let done = memory.read_u32(field(base, offset_of!(BenchRecord, done)))?;
         Ok((done == number).then_some(()))
@@ -49,20 +58,36 @@ fn read(memory: &GuestMemory, base: PhysicalAddress) -> Result<Vec<Measured>> {
         .collect()
 }
 
-fn read_result(memory: &GuestMemory, base: PhysicalAddress) -> Result<Measured> {
+/// The name of the result at `base`.
+///
+/// # Errors
+/// See [`GuestMemory::read`].
+pub fn name(memory: &GuestMemory, base: PhysicalAddress) -> Result<String> {
     let mut name = [0; 40];
     memory.read(field(base, offset_of!(BenchResult, name)), &mut name)?;
     let length = name
         .iter()
         .position(|&byte| byte == 0)
         .unwrap_or(name.len());
-    let count = memory.read_u64(field(base, offset_of!(BenchResult, samples_count)))? as usize;
-    let samples = field(base, offset_of!(BenchResult, samples));
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
+/// How many samples the result at `base` has so far.
+///
+/// # Errors
+/// See [`GuestMemory::read`].
+pub fn samples(memory: &GuestMemory, base: PhysicalAddress) -> Result<u64> {
+    memory.read_u64(field(base, offset_of!(BenchResult, samples_count)))
+}
+
+fn read_result(memory: &GuestMemory, base: PhysicalAddress) -> Result<Measured> {
+    let count = samples(memory, base)? as usize;
+    let first = field(base, offset_of!(BenchResult, samples));
     let cycles: Result<Vec<u64>> = (0..count.min(BENCH_SAMPLES))
-        .map(|sample| memory.read_u64(field(samples, sample * 8)))
+        .map(|sample| memory.read_u64(field(first, sample * 8)))
         .collect();
     Ok(Measured {
-        name: String::from_utf8_lossy(&name[..length]).into_owned(),
+        name: name(memory, base)?,
         cycles: cycles?,
     })
 }

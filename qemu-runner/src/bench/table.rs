@@ -65,6 +65,11 @@ pub fn json(setup: &Setup, costs: &Costs) -> Value {
         })
         .collect();
     let summary = |samples: &Vec<f64>| Summary::of(samples.iter().copied());
+    let instructions: Vec<Value> = costs
+        .instructions
+        .iter()
+        .map(|(name, counts)| json!({ "name": name, "instructions": summary(counts) }))
+        .collect();
     let agreement: Vec<Value> = costs
         .agreement_ms
         .iter()
@@ -82,6 +87,7 @@ pub fn json(setup: &Setup, costs: &Costs) -> Value {
         "setup": setup,
         "cycles_per_second": costs.cycles_per_second,
         "operations": operations,
+        "instructions": instructions,
         "disturbed": costs.disturbed,
         "failed": costs.failed,
         "boot_ms": summary(&costs.boot_ms),
@@ -97,6 +103,12 @@ pub fn json(setup: &Setup, costs: &Costs) -> Value {
 /// The table as text.
 pub fn text(setup: &Setup, costs: &Costs) -> String {
     let mut text = format!("{}\n\n", setup.text());
+    if !costs.instructions.is_empty() {
+        text.push_str(&output::table(&counted(costs)));
+        text.push('\n');
+        text.push_str(&output::table(&others(costs)));
+        return text;
+    }
     let headings = ["operation", "median", "quartiles", "time", "to ping-pong"];
     let mut operations = vec![headings.map(String::from).to_vec()];
     operations.extend(rows(costs).into_iter().map(|row| {
@@ -116,6 +128,21 @@ pub fn text(setup: &Setup, costs: &Costs) -> String {
     text.push('\n');
     text.push_str(&output::table(&others(costs)));
     text
+}
+
+fn counted(costs: &Costs) -> Vec<Vec<String>> {
+    let headings = ["operation", "median", "quartiles"];
+    let mut rows = vec![headings.map(String::from).to_vec()];
+    for (name, counts) in &costs.instructions {
+        if let Some(all) = Summary::of(counts.iter().copied()) {
+            rows.push(vec![
+                name.clone(),
+                format!("{:.0} instructions", all.median),
+                format!("{:.0} .. {:.0}", all.lower_quartile, all.upper_quartile),
+            ]);
+        }
+    }
+    rows
 }
 
 fn others(costs: &Costs) -> Vec<Vec<String>> {

@@ -20,7 +20,7 @@ use super::resolve::Resolved;
 use crate::commands::Setup;
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
-use crate::qemu::command::Mode;
+use crate::launch::Mode;
 
 const MANIFEST: &str = "manifest.json";
 const RUNS: &str = "runs.jsonl";

@@ -17,7 +17,8 @@ use super::validate::{self, Problem};
 use super::when::{OneOrMany, Repeat, When};
 use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Area, Registers};
-use crate::qemu::command::{Machine, Mode};
+use crate::launch::Mode;
+use crate::machine::Machine;
 
 /// The first key of every campaign file.
 pub const SCHEMA: &str = "hive-campaign/1";

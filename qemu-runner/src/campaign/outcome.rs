@@ -253,7 +253,9 @@ fn label(
         Violation::Unnoticed { .. } | Violation::LostWithTheLiving { .. } if noticed => {
             Containment::RecoveryFailed
         }
-        Violation::LostWithTheLiving { .. } | Violation::ForeignWrite(_) => Containment::Propagated,
+        Violation::LostWithTheLiving { .. }
+        | Violation::ForeignWrite(_)
+        | Violation::StrayStores { .. } => Containment::Propagated,
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
             match (noticed, is_target(cell)) {

@@ -10,16 +10,16 @@ use super::file::Campaign;
 use super::outcome::classify;
 use super::resolve::Resolved;
 use super::run::pause_limit;
-use crate::commands::{Setup, judge, prepare};
+use crate::cli::EmulatorArgument;
+use crate::commands::{Setup, judge, prepare, program};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::debug_file;
 use crate::interrupt;
 use crate::latency::Latencies;
+use crate::launch::{Keep, Launch, Serial};
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
-use crate::qemu::command::Serial;
-use crate::qemu::process::{Keep, Launch};
 use crate::session::Session;
 use crate::verdict::Verdict;
 use crate::watch::Detail;
@@ -56,10 +56,15 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         Keep::Nothing
     };
     let machine = campaign.machine.get_ref().machine();
-    let launch = Launch {
-        mode: campaign.header.mode,
-        ..prepare(machine, &arguments.images, Serial::Log, keep, &mut progress)?
-    };
+    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
+    let launch = prepare(
+        program,
+        machine,
+        &arguments.images,
+        Serial::Log,
+        keep,
+        &mut progress,
+    )?;
     warn_of_changes(&finished, &campaign, &launch)?;
     let detail = match trace {
         Some(_) => Detail::All,
@@ -67,9 +72,9 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
     };
     let plan = resolved.plan();
     if arguments.gdb {
-        let session = experiment::stop_at_fault(&launch, &plan, &mut progress)?;
+        let (session, socket) = experiment::stop_at_fault(&launch, &plan, &mut progress)?;
         progress.clear();
-        return debug(session, &resolved);
+        return debug(session, &socket, &resolved);
     }
     let run = experiment::run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
@@ -113,8 +118,7 @@ fn warn_of_changes(finished: &Finished, campaign: &Campaign, launch: &Launch) ->
 }
 
 /// Leaves a stopped machine to the user, until QEMU ends or an interrupt is asked for.
-fn debug(mut session: Session, resolved: &Resolved) -> Result<Ending> {
-    let socket = session.qemu.directory().join("gdb");
+fn debug(mut session: Session, socket: &Path, resolved: &Resolved) -> Result<Ending> {
     let [kernel, monitor] =
         [&session.images.kernel, &session.images.monitor].map(|image| debug_file(image));
     let (kernel, monitor) = (kernel.display(), monitor.display());
@@ -125,7 +129,7 @@ fn debug(mut session: Session, resolved: &Resolved) -> Result<Ending> {
         resolved.text(),
         socket.display()
     );
-    while session.qemu.ended()?.is_none() && interrupt::check().is_ok() {
+    while session.emulator.is_up()? && interrupt::check().is_ok() {
         thread::sleep(Duration::from_millis(50));
     }
     Ok(Ending::Held)

@@ -13,14 +13,14 @@ use super::outcome::PauseLimit;
 use super::resolve::Resolved;
 use super::validate::check_names;
 use super::{report, summary::Summary};
-use crate::commands::{Setup, prepare};
+use crate::cli::EmulatorArgument;
+use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Result};
 use crate::experiment;
 use crate::images::workspace_root;
+use crate::launch::{Keep, Launch, Mode, Serial};
 use crate::observation::Observation;
 use crate::output::{Format, Progress, print_json, print_text};
-use crate::qemu::command::{Mode, Serial};
-use crate::qemu::process::{Keep, Launch};
 use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
@@ -62,16 +62,15 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     let at_once = at_once(arguments.jobs, campaign.header.mode);
     let mut progress = Progress::new();
     let machine = campaign.machine.get_ref().machine();
-    let launch = Launch {
-        mode: campaign.header.mode,
-        ..prepare(
-            machine,
-            &arguments.images,
-            Serial::Log,
-            Keep::Nothing,
-            &mut progress,
-        )?
-    };
+    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
+    let launch = prepare(
+        program,
+        machine,
+        &arguments.images,
+        Serial::Log,
+        Keep::Nothing,
+        &mut progress,
+    )?;
     check_names((&arguments.file, &text), &campaign, &launch.images)?;
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;

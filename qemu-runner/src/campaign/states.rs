@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::output::{push_line, table};
-use crate::session::BOOT_LIMIT;
+use crate::qemu::machine::BOOT_LIMIT;
 
 /// A state of a run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

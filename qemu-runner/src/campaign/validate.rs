@@ -14,12 +14,11 @@ use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::error::Error;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::fault::channels::is_deterministic;
 use crate::fault::objects::find;
 use crate::fault::plan::{Cause, parse_operation, parse_program};
 use crate::guest::symbols::Functions;
 use crate::images::Images;
-use crate::qemu::command::Mode;
+use crate::launch::Mode;
 
 /// Most runs of a campaign. So many take weeks.
 pub const RUNS_MAX: i64 = 1_000_000;
@@ -401,7 +400,7 @@ impl Check<'_> {
     fn extras(&self, strike: StrikeKeys<'_>) -> Result<(), Problem> {
         let name = strike.model.name();
         let header = &self.campaign.header;
-        if header.mode == Mode::Deterministic && !is_deterministic(strike.model) {
+        if header.mode == Mode::Deterministic && !strike.model.is_deterministic() {
             let problem = format!("{name} strikes at a time of the host's; expected mode realtime");
             return self.refuse(strike.target, &problem);
         }

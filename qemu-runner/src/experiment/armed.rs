@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::fault::channels::Channels;
 use crate::fault::objects::find;
 use crate::fault::plan::{Cause, Strike, Trigger};
 use crate::fault::trigger::{Progress, Seen};
@@ -35,8 +34,7 @@ pub(super) struct Armed {
 
 /// What an armed fault looks at.
 pub(super) struct Surroundings<'a> {
-    pub(super) session: &'a Session,
-    pub(super) channels: &'a mut Channels,
+    pub(super) session: &'a mut Session,
     /// The records that are new.
     pub(super) fresh: &'a [Observed],
     pub(super) is_settled: bool,
@@ -52,12 +50,11 @@ impl Armed {
     pub(super) fn new(
         (strike, trigger): (Strike, Trigger),
         from: u64,
-        session: &Session,
-        channels: &mut Channels,
+        session: &mut Session,
     ) -> Result<Self> {
         let point = point(&trigger.cause, session)?;
         if let Some(point) = point {
-            channels.gdb()?.set(point)?;
+            session.emulator.gdb()?.set(point)?;
         }
         Ok(Self {
             strike,
@@ -97,12 +94,12 @@ impl Armed {
             };
             let seen = Seen {
                 events: around.fresh.iter().filter(awaited).count() as u32,
-                hits: self.hits(around.session, around.channels)?,
+                hits: self.hits(around.session)?,
                 load: self.load(around.session)?,
                 is_settled: around.is_settled,
             };
             if self.progress.advance(&self.trigger, seen) {
-                self.disarm(around.channels)?;
+                self.disarm(around.session)?;
                 self.due = Some(around.now + self.trigger.delay);
             }
         }
@@ -113,22 +110,21 @@ impl Armed {
     ///
     /// # Errors
     /// [`Error::Channel`].
-    pub(super) fn disarm(&mut self, channels: &mut Channels) -> Result<()> {
+    pub(super) fn disarm(&mut self, session: &mut Session) -> Result<()> {
         match self.point.take() {
-            Some(point) => channels.gdb()?.clear(point),
+            Some(point) => session.emulator.gdb()?.clear(point),
             None => Ok(()),
         }
     }
 
-    fn hits(&self, session: &Session, channels: &mut Channels) -> Result<u32> {
+    fn hits(&self, session: &mut Session) -> Result<u32> {
         let Some(point) = self.point else {
             return Ok(0);
         };
-        let memory = session.qemu.memory();
-        let cpus = session.machine.cpus_of(memory, self.strike.cell)?;
+        let cpus = session.machine.cpus_of(&session.memory, self.strike.cell)?;
         let mut hits = 0;
         for _ in 0..HITS_MAX {
-            let Some(met) = channels.gdb()?.hit(point, HIT_LIMIT)? else {
+            let Some(met) = session.emulator.gdb()?.hit(point, HIT_LIMIT)? else {
                 break;
             };
             hits += u32::from(cpus.iter().any(|cpu| u32::from(cpu.apic_id) == met));
@@ -143,7 +139,7 @@ impl Armed {
         match self.trigger.cause {
             Cause::Load(_) => {
                 let public = session.machine.public(self.strike.cell);
-                load(session.qemu.memory(), public)
+                load(&session.memory, public)
             }
             _ => Ok(0),
         }

@@ -389,6 +389,18 @@ impl Fault {
         matches!(self, Self::Inner(fault) if fault.is_hook())
     }
 
+    /// Whether it can strike while the machine stands still: what it needs is a change of memory or
+    /// a message to a local APIC, and not QEMU's own part.
+    pub const fn is_deterministic(self) -> bool {
+        match self {
+            Self::Inner(_) => true,
+            Self::Host(fault) => matches!(
+                fault,
+                CpuHalt | CpuFreeze | CpuNmi | MemBitflip | MemPointer
+            ),
+        }
+    }
+
     /// Whether it strikes messages.
     pub const fn is_of_messages(self) -> bool {
         matches!(self, Self::Inner(fault) if fault.is_of_messages())

@@ -5,7 +5,6 @@
 //! | [`catalogue`] | every fault, with what it does, how it is injected, what must come of it |
 //! | [`plan`] | which faults, where |
 //! | [`trigger`] | when they strike |
-//! | [`channels`] | the ways into a running machine |
 //! | [`host`] | faults of CPUs, from outside |
 //! | [`corrupt`] | faults of memory, from outside |
 //! | [`place`] | where the parts of a cell's kernel lie in memory |
@@ -14,7 +13,6 @@
 //! | [`inner`] | faults that a cell injects into itself on request |
 
 pub mod catalogue;
-pub mod channels;
 pub mod corrupt;
 pub mod host;
 pub mod inner;

@@ -66,6 +66,37 @@ impl ImagePlace {
     }
 }
 
+/// Where the code of a cell's kernel ends, and what is left over of its last page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodeEnd {
+    /// The first address of the code.
+    pub first: u64,
+    /// The address after the code, rounded up for code to follow.
+    pub address: u64,
+    /// The same as a physical address.
+    pub physical: u64,
+    /// Bytes from there to the end of the page.
+    pub room: u64,
+}
+
+/// Where the code of a cell's kernel ends.
+///
+/// # Errors
+/// [`Error::Guest`] if the image is not found.
+pub fn code_end(target: &Target<'_>, cell: usize) -> Result<CodeEnd> {
+    const ALIGNMENT: u64 = 16;
+    let place = ImagePlace::find(target, cell)?;
+    let segments = segments(&target.images.kernel)?;
+    let bytes = segments.first().map_or(0, |code| code.size);
+    let address = (place.virtual_start + bytes).next_multiple_of(ALIGNMENT);
+    Ok(CodeEnd {
+        first: place.virtual_start,
+        address,
+        physical: place.physical + (address - place.virtual_start),
+        room: address.next_multiple_of(PAGE_SIZE) - address,
+    })
+}
+
 /// Ranges of physical memory, not empty.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ranges(Vec<Range<u64>>);

@@ -11,7 +11,6 @@ use rpc::operation::Operation;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Expectation, Fault, HostFault};
-use super::channels::is_deterministic;
 pub use super::trigger::{Cause, Trigger, parse_event};
 use crate::error::{Error, Result};
 use crate::observation::matters;
@@ -327,7 +326,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Usage`].
     pub fn check_deterministic(&self) -> Result<()> {
-        let unfit = |strike: &&Strike| !is_deterministic(strike.fault);
+        let unfit = |strike: &&Strike| !strike.fault.is_deterministic();
         if let Some(Strike { fault, .. }) = self.strikes().find(unfit) {
             return Err(Error::Usage(format!(
                 "{fault} strikes at a time of the host's; it cannot be deterministic"

@@ -1,17 +1,19 @@
-//! The guest's time, as seen from the host.
+//! The guest's time, as seen from outside.
 //!
-//! Every cell publishes the time of its newest tick. A tick is seen on the host some time after it
-//! happened, never before; so of many differences "host time less guest time" the smallest is the
-//! best, and it is off by no more than the shortest time between a tick and a look at it. Each cell
-//! gives one estimate; the lower median of them counts, so that a cell whose clock runs fast is not
-//! believed.
+//! Every cell publishes the time of its newest tick. A tick is seen outside some time after it
+//! happened, never before; so of many differences "emulator's clock less guest time" the smallest
+//! is the best, and it is off by no more than the shortest time between a tick and a look at it.
+//! Each cell gives one estimate; the lower median of them counts, so that a cell whose clock runs
+//! fast is not believed.
 //!
 //! # Not guaranteed
 //! While the machine is stopped (gdb) the guest's time stands still; what was learnt before is
 //! forgotten after [`WINDOW`].
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::pace::Moment;
 
 /// Looks older than this are forgotten, so that a rate that is off by 1 in 1000 costs no more than
 /// 0.2 ms.
@@ -21,14 +23,13 @@ pub const WINDOW: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 struct Tracker {
     newest: u64,
-    /// When looked, and host nanoseconds less guest nanoseconds.
-    differences: VecDeque<(Instant, i128)>,
+    /// When looked, and the emulator's nanoseconds less the guest's.
+    differences: VecDeque<(Moment, i128)>,
 }
 
 /// What was learnt about the guest's clock.
 #[derive(Debug)]
 pub struct GuestClock {
-    origin: Instant,
     cells: Vec<Tracker>,
 }
 
@@ -36,27 +37,21 @@ impl GuestClock {
     /// Nothing learnt yet, of `cells` cells.
     pub fn new(cells: usize) -> Self {
         let cells = (0..cells).map(|_| Tracker::default()).collect();
-        Self {
-            origin: Instant::now(),
-            cells,
-        }
+        Self { cells }
     }
 
-    /// Learns from the newest tick times of the cells, read at `host`.
-    pub fn observe(&mut self, host: Instant, ticks: impl IntoIterator<Item = u64>) {
-        let elapsed = host
-            .saturating_duration_since(self.origin)
-            .as_nanos()
-            .cast_signed();
+    /// Learns from the newest tick times of the cells, read at `now` of the emulator's clock.
+    pub fn observe(&mut self, now: Moment, ticks: impl IntoIterator<Item = u64>) {
+        let elapsed = now.nanoseconds().cast_signed();
         for (cell, tick) in self.cells.iter_mut().zip(ticks) {
-            let old = |at: Instant| host.saturating_duration_since(at) > WINDOW;
+            let old = |at: Moment| now.since(at) > WINDOW;
             while cell.differences.front().is_some_and(|&(at, _)| old(at)) {
                 cell.differences.pop_front();
             }
             if tick != cell.newest && tick != 0 {
                 cell.newest = tick;
                 cell.differences
-                    .push_back((host, elapsed - i128::from(tick)));
+                    .push_back((now, elapsed - i128::from(tick)));
             }
         }
     }
@@ -68,12 +63,10 @@ impl GuestClock {
         }
     }
 
-    /// The guest's time at `host`, in nanoseconds; the newest tick if nothing else is known.
-    pub fn at(&self, host: Instant) -> u64 {
-        let elapsed = host
-            .saturating_duration_since(self.origin)
-            .as_nanos()
-            .cast_signed();
+    /// The guest's time at `now` of the emulator's clock, in nanoseconds; the newest tick if
+    /// nothing else is known.
+    pub fn at(&self, now: Moment) -> u64 {
+        let elapsed = now.nanoseconds().cast_signed();
         let least = |cell: &Tracker| {
             cell.differences
                 .iter()
@@ -101,8 +94,7 @@ mod tests {
     #[test]
     fn the_shortest_delay_wins() {
         let mut clock = GuestClock::new(1);
-        let start = clock.origin;
-        let after = |microseconds| start + Duration::from_micros(microseconds);
+        let after = |time| Moment::after(Duration::from_micros(time));
         // The guest started 5 ms after the host began to look; looks come 900, 100 and 1500 us
         // late.
         clock.observe(after(7900), [2_000_000]);
@@ -114,7 +106,7 @@ mod tests {
     #[test]
     fn a_cell_whose_clock_runs_fast_is_not_believed() {
         let mut clock = GuestClock::new(3);
-        let host = clock.origin + Duration::from_millis(10);
+        let host = Moment::after(Duration::from_millis(10));
         clock.observe(host, [8_000_000, 9_000_000_000, 8_000_000]);
         assert_eq!(clock.at(host), 8_000_000);
         let mut clock = GuestClock::new(2);
@@ -125,7 +117,7 @@ mod tests {
     #[test]
     fn the_newest_tick_counts_when_nothing_else_is_known() {
         let mut clock = GuestClock::new(2);
-        let host = clock.origin + Duration::from_millis(1);
+        let host = Moment::after(Duration::from_millis(1));
         clock.observe(host, [70_000_000, 70_000_000]);
         clock.forget();
         assert_eq!(clock.at(host), 70_000_000);

@@ -31,6 +31,8 @@ pub struct MachineView {
     pub cpus: usize,
     /// The guest's clock.
     pub clock: Clock,
+    /// Where the firewall's table lies.
+    pub firewall_table: PhysicalAddress,
 }
 
 /// What the monitor knows of a cell at one moment.
@@ -95,6 +97,9 @@ impl MachineView {
             regions: regions?,
             cpus,
             clock,
+            firewall_table: PhysicalAddress(
+                memory.read_u64(field(base, offset_of!(MachineRecord, firewall_table)))?,
+            ),
         }))
     }
 
@@ -196,6 +201,17 @@ impl MachineView {
             apic_id: word(offset_of!(CpuEntry, apic_id))? as u8,
             state: CpuState::from_raw(word(offset_of!(CpuEntry, standing))?),
         })
+    }
+
+    /// The cells that the firewall's table names as writers of a frame.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn writers(&self, memory: &GuestMemory, frame: Frame) -> Result<CellSet> {
+        let offset = frame.0 as usize * size_of::<u64>();
+        Ok(CellSet(
+            memory.read_u64(field(self.firewall_table, offset))?,
+        ))
     }
 
     /// The newest sealed epoch and its live set.

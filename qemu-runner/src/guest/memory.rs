@@ -1,7 +1,7 @@
 //! The guest's memory, addressed by physical address.
 //!
-//! QEMU maps the file shared, so plain file reads and writes see and change what the guest sees. No
-//! unsafe code and no mapping is needed for that.
+//! QEMU maps a file shared, so plain file reads and writes see and change what the guest sees. Of
+//! Bochs's guest they go to Bochs's own memory. No unsafe code and no mapping is needed for that.
 //!
 //! # Not guaranteed
 //! A read of more than one word may see half of a change. Code that the guest has executed and that
@@ -9,12 +9,15 @@
 //! ([`crate::qemu::qtest::BusAccess`]).
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use cell::{PAGE_SIZE, PhysicalAddress};
 use sha2::{Digest, Sha256};
 
+use crate::bochs::memory::ProcessMemory;
 use crate::error::{Context, Error, Result};
 
 /// The q35 machine splits memory of this size or more.
@@ -26,10 +29,26 @@ const SPLIT_HIGH_START: u64 = 1 << 32;
 /// Bytes that are read at once for a hash.
 const HASH_CHUNK: usize = 1 << 20;
 
-/// The file that backs the guest's memory.
-#[derive(Debug)]
+/// What holds the guest's memory.
+#[derive(Clone, Debug)]
+enum Backing {
+    File(Arc<File>),
+    Process(Arc<ProcessMemory>),
+}
+
+impl Backing {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, offset),
+            Self::Process(process) => process.read(buffer, offset),
+        }
+    }
+}
+
+/// The guest's memory; a clone is the same memory.
+#[derive(Clone, Debug)]
 pub struct GuestMemory {
-    file: File,
+    backing: Backing,
     bytes: u64,
 }
 
@@ -43,20 +62,18 @@ impl GuestMemory {
         let file = file.context(|| format!("opening {}", path.display()))?;
         file.set_len(bytes)
             .context(|| format!("sizing {}", path.display()))?;
-        Ok(Self { file, bytes })
+        Ok(Self {
+            backing: Backing::File(Arc::new(file)),
+            bytes,
+        })
     }
 
-    /// The same memory once more.
-    ///
-    /// # Errors
-    /// [`Error::Host`].
-    pub fn handle(&self) -> Result<Self> {
-        let file = self.file.try_clone();
-        let file = file.context(|| "opening the guest's memory again".into())?;
-        Ok(Self {
-            file,
-            bytes: self.bytes,
-        })
+    /// The memory of a guest inside its emulator's.
+    pub const fn inside(process: Arc<ProcessMemory>, bytes: u64) -> Self {
+        Self {
+            backing: Backing::Process(process),
+            bytes,
+        }
     }
 
     /// The SHA-256 of all memory: of the number and the content of every frame that is not all
@@ -69,7 +86,7 @@ impl GuestMemory {
         let mut chunk = vec![0; HASH_CHUNK];
         for offset in (0..self.bytes).step_by(HASH_CHUNK) {
             let length = (self.bytes - offset).min(HASH_CHUNK as u64) as usize;
-            let read = self.file.read_exact_at(&mut chunk[..length], offset);
+            let read = self.backing.read(&mut chunk[..length], offset);
             read.context(|| "reading the guest's memory".into())?;
             let frames = chunk[..length].chunks(PAGE_SIZE as usize);
             for (frame, number) in frames.zip(offset / PAGE_SIZE..) {
@@ -124,9 +141,8 @@ impl GuestMemory {
     /// [`Error::Guest`] if they are not memory, [`Error::Host`] if the file cannot be read.
     pub fn read(&self, at: PhysicalAddress, buffer: &mut [u8]) -> Result<()> {
         let offset = self.checked(at, buffer.len())?;
-        self.file
-            .read_exact_at(buffer, offset)
-            .context(|| format!("reading memory at {at:?}"))
+        let read = self.backing.read(buffer, offset);
+        read.context(|| format!("reading memory at {at:?}"))
     }
 
     /// Reads a 32-bit word.
@@ -155,9 +171,11 @@ impl GuestMemory {
     /// See [`Self::read`].
     pub fn write(&self, at: PhysicalAddress, bytes: &[u8]) -> Result<()> {
         let offset = self.checked(at, bytes.len())?;
-        self.file
-            .write_all_at(bytes, offset)
-            .context(|| format!("writing memory at {at:?}"))
+        match &self.backing {
+            Backing::File(file) => file.write_all_at(bytes, offset),
+            Backing::Process(process) => process.write(bytes, offset),
+        }
+        .context(|| format!("writing memory at {at:?}"))
     }
 
     /// Writes a 32-bit word.

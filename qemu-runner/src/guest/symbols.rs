@@ -3,6 +3,7 @@
 //! The monitor is linked at its physical addresses, so a symbol's value is a physical address.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use cell::PhysicalAddress;
@@ -24,6 +25,29 @@ pub fn physical_address(monitor: &Path, symbol: &str) -> Result<PhysicalAddress>
     let missing = || Error::Guest(format!("{} has no symbol {symbol}", monitor.display()));
     found
         .map(|symbol| PhysicalAddress(symbol.address()))
+        .ok_or_else(missing)
+}
+
+/// Where the monitor's code and constants lie, which nobody changes once it runs.
+///
+/// # Errors
+/// [`Error::Guest`] if the file is no ELF file or has no such sections.
+pub fn constant_part(monitor: &Path) -> Result<Range<u64>> {
+    let data = read(monitor)?;
+    let elf = parse(monitor, &data)?;
+    let constant = elf.sections().filter(|section| {
+        let name = section.name().unwrap_or_default();
+        name == ".text" || name == ".rodata"
+    });
+    let ranges: Vec<Range<u64>> = constant
+        .map(|section| section.address()..section.address() + section.size())
+        .collect();
+    let start = ranges.iter().map(|range| range.start).min();
+    let end = ranges.iter().map(|range| range.end).max();
+    let missing = || Error::Guest(format!("{} has no code", monitor.display()));
+    start
+        .zip(end)
+        .map(|(start, end)| start..end)
         .ok_or_else(missing)
 }
 

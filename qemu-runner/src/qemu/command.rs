@@ -1,105 +1,14 @@
-//! The machine that is asked for, checked, and as QEMU's command line.
+//! A machine as QEMU's command line.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use cell::CPUS_MAX;
-use cell::parameters::Parameters;
-use cell::partition::{CELL_BYTES_MIN, check_cpus};
 use cell::standstill::PORTS;
-use serde::{Deserialize, Serialize};
 
 use super::install::Accelerator;
 use super::standstill::pipe_names;
-use crate::error::{Error, Result};
-
-/// Memory that the monitor and the firmware take, for the check before booting; the monitor checks
-/// exactly.
-const MONITOR_BYTES: u64 = 16 << 20;
-
-/// The machine that is asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Machine {
-    /// Cells.
-    pub cells: usize,
-    /// CPUs.
-    pub cpus: usize,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// `auto`, `npt` or `paging`.
-    pub firewall: String,
-    /// More boot parameters.
-    pub append: String,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Self {
-            cells: 4,
-            cpus: 8,
-            memory: 512 << 20,
-            firewall: "auto".into(),
-            append: String::new(),
-        }
-    }
-}
-
-impl Machine {
-    /// The boot parameters as one line.
-    pub fn boot_line(&self) -> String {
-        let line = format!(
-            "cells={} firewall={} {}",
-            self.cells, self.firewall, self.append
-        );
-        line.trim_end().to_string()
-    }
-
-    /// Refuses what cannot boot, in the words of the `cell` crate.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn check(&self) -> Result<Parameters> {
-        let line = self.boot_line();
-        let parameters = Parameters::parse(&line).map_err(|e| Error::Usage(e.to_string()))?;
-        if self.cpus > CPUS_MAX {
-            let cpus = self.cpus;
-            return Err(Error::Usage(format!("--cpus {cpus}: at most {CPUS_MAX}")));
-        }
-        check_cpus(self.cells, self.cpus).map_err(|error| Error::Usage(error.to_string()))?;
-        let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
-        if self.memory < needed {
-            let (cells, needed) = (self.cells, needed >> 20);
-            return Err(Error::Usage(format!(
-                "{cells} cells need at least {needed} MiB of memory"
-            )));
-        }
-        if !self.memory.is_multiple_of(1 << 20) {
-            return Err(Error::Usage("memory must be whole MiB".into()));
-        }
-        Ok(parameters)
-    }
-}
-
-/// How CPUs and time go on.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, Debug)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// All CPUs at once, as fast as the host goes.
-    #[default]
-    Realtime,
-    /// One CPU after the other, by instructions counted: the same run each time.
-    Deterministic,
-}
-
-impl Mode {
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Realtime => "realtime",
-            Self::Deterministic => "deterministic",
-        }
-    }
-}
+use crate::launch::{Mode, Serial};
+use crate::machine::Machine;
 
 /// One instruction takes 2 to the power of this nanoseconds, shared by all CPUs: about as many as
 /// TCG executes on two host cores.
@@ -108,15 +17,6 @@ const INSTRUCTION_SHIFT: u32 = 2;
 const MODEL: &str = "qemu64,+svm,+npt";
 /// When the machine first stands still, in microseconds since the monitor started.
 const FIRST_STANDSTILL: u64 = 1000;
-
-/// Where the guest's serial port goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Serial {
-    /// The terminal, shared with QEMU's monitor: Ctrl-A C switches, Ctrl-A X leaves.
-    Console,
-    /// The file `serial.log` in the run directory.
-    Log,
-}
 
 /// What QEMU does when the guest resets or shuts the machine down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -263,35 +163,5 @@ mod tests {
                 .iter()
                 .any(|word| word.to_string_lossy().contains("mem-path=/c,,d,"))
         );
-    }
-
-    #[test]
-    fn impossible_machines_are_refused_before_anything_boots() {
-        let refused = |machine: Machine| machine.check().is_err_and(|error| error.exit_code() == 2);
-        assert!(Machine::default().check().is_ok());
-        assert!(refused(Machine {
-            cells: 9,
-            ..Machine::default()
-        }));
-        assert!(refused(Machine {
-            cells: 0,
-            ..Machine::default()
-        }));
-        assert!(refused(Machine {
-            cpus: 256,
-            ..Machine::default()
-        }));
-        assert!(refused(Machine {
-            memory: 64 << 20,
-            ..Machine::default()
-        }));
-        assert!(refused(Machine {
-            append: "tick=1".into(),
-            ..Machine::default()
-        }));
-        assert!(refused(Machine {
-            append: "cells=4".into(),
-            ..Machine::default()
-        }));
     }
 }

@@ -1,25 +1,34 @@
 //! Finding QEMU, or installing it where that is possible, or saying how.
 
-use std::env;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use super::bounded::{self, PROBE_LIMIT};
-use crate::error::{Context, Error, Result};
+use crate::bounded::{self, PROBE_LIMIT};
+use crate::error::{Error, Result};
+use crate::packages::{Packages, on_path};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The oldest version on which this was seen to work.
 pub const OLDEST: Version = Version { major: 7, minor: 2 };
 
-/// How long apt-get may take for each of its two steps.
-const APT_LIMIT: Duration = Duration::from_mins(10);
+/// The package that has it.
+pub const PACKAGES: Packages = Packages {
+    what: "QEMU",
+    debian: &["qemu-system-x86"],
+    others: &[
+        ("fedora", "dnf install qemu-system-x86-core"),
+        ("arch", "pacman -S qemu-system-x86"),
+        ("alpine", "apk add qemu-system-x86_64"),
+        ("opensuse", "zypper install qemu-x86"),
+    ],
+    otherwise: "install the package that has qemu-system-x86_64 (QEMU 7.2 or later)",
+    error: Error::Qemu,
+};
 
-/// A version of QEMU.
+/// A version of an emulator.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
     /// The first number.
@@ -34,26 +43,13 @@ impl fmt::Display for Version {
     }
 }
 
-/// A QEMU that can be started.
+/// An emulator that can be started.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Where it is.
     pub path: PathBuf,
     /// Its version.
     pub version: Version,
-}
-
-/// Searches the path.
-pub fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    let executable = |data: fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
-    fs::metadata(file).is_ok_and(executable)
 }
 
 /// Finds QEMU and asks for its version; `None` if there is no such program.
@@ -73,17 +69,19 @@ fn version_of(path: PathBuf) -> Result<Installation> {
         answer => answer?,
     };
     if !answer.is_success() {
-        return Err(bounded::broken(&name, &answer, PROBE_LIMIT));
+        let said = answer.describe(PROBE_LIMIT);
+        return Err(Error::Qemu(format!("{name} {said}")));
     }
-    let version = parse_version(&answer.stdout).ok_or_else(|| {
+    let version = parse_version(&answer.stdout, "version ").ok_or_else(|| {
         let said = answer.stdout.lines().next().unwrap_or_default();
         Error::Qemu(format!("{name} names no version: \"{said}\""))
     })?;
     Ok(Installation { path, version })
 }
 
-fn parse_version(text: &str) -> Option<Version> {
-    let numbers = text.split_once("version ")?.1;
+/// The version that stands after `word`.
+pub(crate) fn parse_version(text: &str, word: &str) -> Option<Version> {
+    let numbers = text.split_once(word)?.1;
     let mut parts = numbers.split(|c: char| !c.is_ascii_digit());
     let mut next = || parts.next()?.parse().ok();
     Some(Version {
@@ -100,116 +98,13 @@ fn parse_version(text: &str) -> Option<Version> {
 pub fn ensure() -> Result<Installation> {
     let found = match find()? {
         Some(found) => found,
-        None => install()?,
+        None => PACKAGES.install(find)?,
     };
     if found.version < OLDEST {
         let problem = format!("version {} is too old, {OLDEST} is needed", found.version);
         return Err(Error::Qemu(problem));
     }
     Ok(found)
-}
-
-/// How to get QEMU by hand on this host.
-pub fn remedy() -> String {
-    let line = match distribution().as_deref() {
-        Some("debian" | "ubuntu") => "apt-get install --no-install-recommends qemu-system-x86",
-        Some("fedora") => "dnf install qemu-system-x86-core",
-        Some("arch") => "pacman -S qemu-system-x86",
-        Some("alpine") => "apk add qemu-system-x86_64",
-        Some(suse) if suse.starts_with("opensuse") => "zypper install qemu-x86",
-        _ => "install the package that has qemu-system-x86_64 (QEMU 7.2 or later)",
-    };
-    line.into()
-}
-
-fn distribution() -> Option<String> {
-    let text = fs::read_to_string("/etc/os-release").ok()?;
-    let word = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        Some(line.trim_matches('"').to_string())
-    };
-    let known = |id: &String| {
-        matches!(
-            id.as_str(),
-            "debian" | "ubuntu" | "fedora" | "arch" | "alpine"
-        )
-    };
-    let like = || {
-        let likes = word("ID_LIKE=")?;
-        likes.split(' ').map(String::from).find(known)
-    };
-    word("ID=")
-        .filter(known)
-        .or_else(like)
-        .or_else(|| word("ID="))
-}
-
-/// Installs QEMU by apt-get, on Debian and Ubuntu, as root or through a sudo that asks for no
-/// password.
-///
-/// # Errors
-/// [`Error::Qemu`] says what to do by hand.
-pub fn install() -> Result<Installation> {
-    let by_hand = |why: &str| Error::Qemu(format!("{why}; install it by hand: {}", remedy()));
-    if !matches!(distribution().as_deref(), Some("debian" | "ubuntu")) {
-        return Err(by_hand("not found"));
-    }
-    let prefix: &[&str] = if rustix::process::geteuid().is_root() {
-        &[]
-    } else if sudo_without_password() {
-        &["sudo", "-n"]
-    } else {
-        return Err(by_hand(
-            "not found, and neither root nor sudo without a password is available",
-        ));
-    };
-    eprintln!("QEMU is missing: installing the package qemu-system-x86 by apt-get");
-    let update = apt(prefix, &["update", "-q"])?;
-    let install = apt(
-        prefix,
-        &[
-            "install",
-            "-y",
-            "-q",
-            "--no-install-recommends",
-            "qemu-system-x86",
-        ],
-    )?;
-    match (install, find()?) {
-        (true, Some(found)) => Ok(found),
-        _ if !update => Err(by_hand("apt-get update failed")),
-        _ => Err(by_hand("apt-get install failed")),
-    }
-}
-
-fn sudo_without_password() -> bool {
-    let mut sudo = Command::new("sudo");
-    let answer = bounded::ask(sudo.args(["-n", "true"]), PROBE_LIMIT);
-    answer.is_ok_and(|answer| answer.is_success())
-}
-
-fn apt(prefix: &[&str], arguments: &[&str]) -> Result<bool> {
-    let mut words = prefix
-        .iter()
-        .chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
-    let program = words.next().copied().unwrap_or("apt-get");
-    let mut child = Command::new(program)
-        .args(words)
-        .args(arguments)
-        .stdin(Stdio::null())
-        // stdout belongs to the result, perhaps JSON.
-        .stdout(std::io::stderr())
-        .spawn()
-        .context(|| "starting apt-get".into())?;
-    match bounded::wait(&mut child, "apt-get", APT_LIMIT)? {
-        Some(status) => Ok(status.success()),
-        None => Err(Error::Qemu(format!(
-            "apt-get {} did not end within {} s; install it by hand: {}",
-            arguments.first().copied().unwrap_or_default(),
-            APT_LIMIT.as_secs(),
-            remedy()
-        ))),
-    }
 }
 
 /// What executes the guest's instructions.
@@ -263,6 +158,8 @@ pub fn kvm_opens() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packages::is_executable;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_qemu_that_fails_is_not_a_missing_one() {
@@ -280,7 +177,10 @@ mod tests {
     #[test]
     fn versions_are_read_and_ordered() {
         let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
-        assert_eq!(parse_version(debian), Some(Version { major: 7, minor: 2 }));
+        assert_eq!(
+            parse_version(debian, "version "),
+            Some(Version { major: 7, minor: 2 })
+        );
         assert!(
             Version {
                 major: 10,
@@ -288,6 +188,6 @@ mod tests {
             } > OLDEST
         );
         assert!(Version { major: 6, minor: 9 } < OLDEST);
-        assert_eq!(parse_version("qemu"), None);
+        assert_eq!(parse_version("qemu", "version "), None);
     }
 }

@@ -3,8 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`install`] | finding QEMU, its version, installing it |
-//! | [`bounded`] | other programs of the host, with a limit on each |
-//! | [`command`] | the machine that is asked for, as a command line |
+//! | [`command`] | a machine as a command line |
+//! | [`machine`] | a machine under QEMU, with the ways into it |
+//! | [`channels`] | the ways into a running machine |
+//! | [`pace`] | the clock that a machine goes by |
 //! | [`process`] | a running QEMU, which never outlives the runner |
 //! | [`line`] | lines over a Unix socket, for the two line protocols |
 //! | [`qmp`] | QMP: commands and events |
@@ -12,11 +14,13 @@
 //! | [`standstill`] | the machine waits for the runner at points of its own time |
 //! | [`gdb`] | the gdb stub: CPUs frozen one by one |
 
-pub mod bounded;
+pub mod channels;
 pub mod command;
 pub mod gdb;
 pub mod install;
 pub mod line;
+pub mod machine;
+pub mod pace;
 pub mod process;
 pub mod qmp;
 pub mod qtest;

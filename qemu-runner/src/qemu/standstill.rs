@@ -298,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (memory, record) = synthetic();
         let mut standstills = Standstills::create(directory.path(), record).unwrap();
-        let (path, guest) = (directory.path().to_path_buf(), memory.handle().unwrap());
+        let (path, guest) = (directory.path().to_path_buf(), memory.clone());
         let machine = thread::spawn(move || play(&path, &guest, record, 5));
         for number in 0..5 {
             assert!(standstills.wait(&memory, SOON).unwrap());
@@ -315,7 +315,7 @@ mod tests {
     fn words_are_ordered_whole_and_anything_else_by_the_byte() {
         let (memory, record) = synthetic();
         let machine = MachineView::read(&memory, record).unwrap().unwrap();
-        let mut orders = Orders::new(memory.handle().unwrap(), machine);
+        let mut orders = Orders::new(memory.clone(), machine);
         orders.write_bus(0xfee0_3000, &[0, 5, 0, 0]).unwrap();
         orders.write_bus(0x1003, &[7, 8, 9]).unwrap();
         let base = offset_of!(Standstill, orders);
@@ -334,7 +334,7 @@ mod tests {
     fn a_frozen_cpu_is_one_bit() {
         let (memory, record) = synthetic();
         let machine = MachineView::read(&memory, record).unwrap().unwrap();
-        let mut orders = Orders::new(memory.handle().unwrap(), machine);
+        let mut orders = Orders::new(memory.clone(), machine);
         let frozen = in_record(record, offset_of!(Standstill, frozen));
         orders.freeze(3).unwrap();
         orders.freeze(1).unwrap();

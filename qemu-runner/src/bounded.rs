@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::interrupt::wait_for;
 
 /// How long a program may take that only says something about itself.
@@ -108,11 +108,6 @@ pub fn wait(child: &mut Child, name: &str, limit: Duration) -> Result<Option<Exi
         }
     }
     status
-}
-
-/// An error about a program of the host that is QEMU's.
-pub fn broken(name: &str, answer: &Answer, limit: Duration) -> Error {
-    Error::Qemu(format!("{name} {}", answer.describe(limit)))
 }
 
 #[cfg(test)]

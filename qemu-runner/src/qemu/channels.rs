@@ -7,14 +7,14 @@
 //! In the deterministic mode the machine itself does what is ordered while it stands still
 //! ([`Orders`]): every other channel acts at a time of the host's.
 
-use super::catalogue::{Fault, HostFault};
-use super::plan::{Kind, Plan, Trigger};
+use super::gdb::{CpuFreezer, Gdb};
+use super::process::Qemu;
+use super::qmp::{MachineCheckInjector, Qmp};
+use super::qtest::{BusAccess, Delivery, InterruptInjector, Qtest};
+use super::standstill::Orders;
 use crate::error::{Error, Result};
-use crate::qemu::gdb::{CpuFreezer, Gdb};
-use crate::qemu::process::Qemu;
-use crate::qemu::qmp::{MachineCheckInjector, Qmp};
-use crate::qemu::qtest::{BusAccess, Delivery, InterruptInjector, Qtest};
-use crate::qemu::standstill::Orders;
+use crate::fault::catalogue::{Fault, HostFault};
+use crate::fault::plan::{Kind, Plan, Trigger};
 
 /// The channels of one machine.
 #[derive(Debug)]
@@ -28,30 +28,40 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Takes the QMP connection and connects what else the faults of a plan need.
-    ///
-    /// # Errors
-    /// [`Error::Channel`] if neither qtest nor the gdb stub can be had.
-    pub fn connect(qemu: &Qemu, qmp: Qmp, plan: &Plan) -> Result<Self> {
-        let qtest = qemu.qtest().ok();
-        let needed = qtest.is_none() || (plan.kind != Kind::Golden && needs_gdb(plan));
-        let gdb = if needed { Some(qemu.gdb()?) } else { None };
-        Ok(Self {
-            qmp,
-            qtest,
-            gdb,
-            orders: None,
-        })
-    }
-
-    /// The channels of a machine that stands still whenever they are used.
-    pub const fn deterministic(qmp: Qmp, orders: Orders) -> Self {
+    /// Begins with the QMP connection.
+    pub const fn new(qmp: Qmp) -> Self {
         Self {
             qmp,
             qtest: None,
             gdb: None,
-            orders: Some(orders),
+            orders: None,
         }
+    }
+
+    /// Leaves everything but machine checks to orders: the machine stands still whenever it is
+    /// changed.
+    pub fn order(&mut self, orders: Orders) {
+        self.orders = Some(orders);
+    }
+
+    /// Connects what the faults of a plan need.
+    ///
+    /// # Errors
+    /// [`Error::Channel`] if neither qtest nor the gdb stub can be had.
+    pub fn connect(&mut self, qemu: &Qemu, plan: &Plan) -> Result<()> {
+        if self.orders.is_some() {
+            return Ok(());
+        }
+        self.qtest = qemu.qtest().ok();
+        if self.qtest.is_none() || (plan.kind != Kind::Golden && needs_gdb(plan)) {
+            self.gdb = Some(qemu.gdb()?);
+        }
+        Ok(())
+    }
+
+    /// Leaves the gdb stub to somebody else.
+    pub fn leave_gdb(&mut self) {
+        self.gdb = None;
     }
 
     /// The memory bus.
@@ -107,22 +117,6 @@ impl Channels {
     /// What raises machine checks.
     pub fn machine_checks(&mut self) -> &mut dyn MachineCheckInjector {
         &mut self.qmp
-    }
-}
-
-/// Whether a fault can strike while the machine stands still: what it needs is a change of memory
-/// or a message to a local APIC, and not QEMU's own part.
-pub const fn is_deterministic(fault: Fault) -> bool {
-    match fault {
-        Fault::Inner(_) => true,
-        Fault::Host(fault) => matches!(
-            fault,
-            HostFault::CpuHalt
-                | HostFault::CpuFreeze
-                | HostFault::CpuNmi
-                | HostFault::MemBitflip
-                | HostFault::MemPointer
-        ),
     }
 }
 
