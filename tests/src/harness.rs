@@ -14,7 +14,7 @@ use cell::trace::Event;
 use qemu_runner::experiment;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Plan, Strike};
-use qemu_runner::guest::trace::Source;
+use qemu_runner::guest::trace::{Observed, Source};
 use qemu_runner::images::{self, BuildOptions, Images};
 use qemu_runner::launch::{Keep, Launch, Mode, Program, Serial};
 use qemu_runner::machine::Machine;
@@ -115,8 +115,16 @@ pub fn inject(strike: Strike) -> Outcome {
 /// # Panics
 /// If the machine does not come up or a channel fails.
 pub fn carry_out(plan: &Plan) -> Outcome {
+    carry_out_in(Mode::Realtime, plan)
+}
+
+/// Carries out a plan on a machine of four cells, under QEMU in this mode.
+///
+/// # Panics
+/// If the machine does not come up or a channel fails.
+pub fn carry_out_in(mode: Mode, plan: &Plan) -> Outcome {
     let _turn = take_turn();
-    experiment(&launch(Machine::default(), Mode::Realtime), plan)
+    experiment(&launch(Machine::default(), mode), plan)
 }
 
 /// Carries out a plan.
@@ -175,6 +183,20 @@ pub fn inner(fault: InnerFault, cell: usize) -> Strike {
 }
 
 impl Outcome {
+    /// Asserts that the fault, which waits at a hook of its cell, struck something there.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn assert_struck(&self) {
+        let [one] = &self.run.injected[..] else {
+            panic!("one fault: {:?}", self.run.injected);
+        };
+        let strikes = |record: &Observed| {
+            (record.source, record.event) == (Source::Cell(one.cell), Event::Struck)
+        };
+        assert!(self.run.since_start().any(strikes), "{:#?}", self.verdict);
+    }
+
     /// Asserts that nothing speaks against the run, and shows it if something does.
     ///
     /// # Panics

@@ -62,6 +62,11 @@ const fn essential(name: &'static str, plan: fn() -> Plan, check: fn(&Outcome)) 
     }
 }
 
+fn struck_and_held(outcome: &Outcome) {
+    outcome.assert_struck();
+    outcome.assert_held();
+}
+
 fn of(fault: HostFault, cell: usize) -> Plan {
     Plan::single(host(fault, cell))
 }
@@ -208,22 +213,22 @@ pub const TRIALS: &[Trial] = &[
     further(
         "messages: dropped",
         || by(InnerFault::RpcDrop, 1),
-        Outcome::assert_held,
+        struck_and_held,
     ),
     further(
         "messages: doubled",
         || by(InnerFault::RpcDuplicate, 2),
-        Outcome::assert_held,
+        struck_and_held,
     ),
     further(
         "messages: spoilt",
         || by(InnerFault::RpcCorrupt, 3),
-        Outcome::assert_held,
+        struck_and_held,
     ),
     further(
         "messages: late",
         || by(InnerFault::RpcDelay, 0),
-        Outcome::assert_held,
+        struck_and_held,
     ),
     essential(
         "software: a panic leaves an epitaph and is recovered",

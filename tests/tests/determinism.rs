@@ -1,11 +1,14 @@
 //! The deterministic mode: the same seed gives the same runs, to the last bit of memory.
 //!
+//! Beside that: what can be asserted only where no host stalls a CPU.
+//!
 //! # Invariants
 //! 1. A difference is a fault of the runner or of the guest, never of the host: no run is tried
 //!    again.
 
 use std::collections::BTreeMap;
 
+use cell::fault::InnerFault;
 use qemu_runner::campaign::directory::{Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
 use qemu_runner::campaign::jobs::Job;
@@ -13,9 +16,10 @@ use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::record::Record;
 use qemu_runner::campaign::run::Machines;
 use qemu_runner::commands::Setup;
+use qemu_runner::fault::plan::Plan;
 use qemu_runner::launch::Mode;
 use qemu_runner::output::Progress;
-use tests::harness::{launch, take_turn};
+use tests::harness::{carry_out_in, inner, launch, take_turn};
 
 const FILE: &str = r#"
 schema = "hive-campaign/1"
@@ -94,4 +98,21 @@ fn the_same_seed_gives_the_same_runs() {
     hashes.sort();
     hashes.dedup();
     assert_eq!((count, hashes.len()), (9, 9));
+}
+
+#[test]
+fn a_cell_that_keeps_crying_wolf_is_voted_out_and_taken_back() {
+    let liar = inner(InnerFault::CryWolf, 1);
+    let outcome = carry_out_in(Mode::Deterministic, &Plan::single(liar));
+    outcome.assert_recovered(&[1]);
+}
+
+#[test]
+fn one_false_alarm_expels_nobody() {
+    let mut liar = inner(InnerFault::CryWolf, 1);
+    liar.argument = 1;
+    let outcome = carry_out_in(Mode::Deterministic, &Plan::single(liar));
+    outcome.assert_held();
+    assert!(outcome.run.false_alarms() > 0, "{:#?}", outcome.verdict);
+    assert!(outcome.run.dead().is_empty(), "{:#?}", outcome.verdict);
 }
