@@ -11,6 +11,7 @@ use crate::cli::{
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::fault::catalogue::{CATALOGUE, Expectation};
+use crate::fault::names;
 use crate::fault::plan::Plan;
 use crate::images::{self, Images};
 use crate::latency::Latencies;
@@ -252,6 +253,7 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
         &mut progress,
     )?;
     launch.program.check(&plan)?;
+    names::check(&plan, &launch.images)?;
     let detail = if trace.is_some() {
         Detail::All
     } else {

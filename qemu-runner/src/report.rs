@@ -9,7 +9,7 @@ use crate::observation::{End, Observation, Watched};
 use crate::output::{push_line, table};
 use crate::timeline::{self, Line};
 use crate::units::{float, milliseconds};
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
 
 /// The report as one JSON object.
 pub fn json(
@@ -161,6 +161,10 @@ fn watched_text(watched: &Watched) -> String {
 }
 
 fn outcome_text(verdict: &Verdict) -> String {
+    if verdict.outcome == Outcome::Contained {
+        // The word before the brackets says that already.
+        return "nobody died".into();
+    }
     serde_json::to_value(verdict.outcome)
         .ok()
         .and_then(|value| value.as_str().map(|word| word.replace('_', " ")))

@@ -171,11 +171,12 @@ impl Session {
         let begun = Instant::now();
         loop {
             interrupt::check()?;
-            if self.emulator.wait(GLANCE)? == Wait::Over {
-                return Ok(Passed::Span);
-            }
+            let wait = self.emulator.wait(GLANCE)?;
             if let Some(how) = self.emulator.down()? {
                 return Ok(Passed::Down(how));
+            }
+            if wait == Wait::Over {
+                return Ok(Passed::Span);
             }
             if begun.elapsed() >= SILENCE {
                 return Ok(Passed::Silence);

@@ -9,6 +9,7 @@
 //! | [`corrupt`] | faults of memory, from outside |
 //! | [`place`] | where the parts of a cell's kernel lie in memory |
 //! | [`objects`] | the kernel's statics and their fields, by name |
+//! | [`names`] | whether the kernel has what a plan names |
 //! | [`registers`] | faults of registers, from outside |
 //! | [`inner`] | faults that a cell injects into itself on request |
 
@@ -16,6 +17,7 @@ pub mod catalogue;
 pub mod corrupt;
 pub mod host;
 pub mod inner;
+pub mod names;
 pub mod objects;
 pub mod place;
 pub mod plan;
