@@ -28,6 +28,7 @@ impl Random {
         ((self.next() as u128 * bound as u128) >> 64) as u64
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,8 +53,8 @@ events! {
     Panic = 4, "cell.panic";
     /// A fault was injected from inside. Arguments: fault code, argument.
     Injected = 5, "fault.injected";
-    /// An ordered fault struck some of what passes its hook; told at each power of two. Arguments:
-    /// fault code, how often any has struck so far.
+    /// An ordered fault struck some of what passes its hook. Arguments: fault code, how often that
+    /// was found so far, for any fault; messages are looked at once a tick. Only powers of two.
     Struck = 7, "fault.struck";
     /// A bus error was taken. Arguments: address, kind.
     BusError = 6, "bus.error";

@@ -139,7 +139,7 @@ pub fn at_event(event: Event) {
     }
 }
 
-/// Tells that a fault which waits at a hook struck something. Fit for interrupt level.
+/// Tells that a fault which waits at a hook was found to have struck. Fit for interrupt level.
 pub fn struck(fault: InnerFault) {
     static TIMES: AtomicU64 = AtomicU64::new(0);
     let times = TIMES.fetch_add(1, Ordering::Relaxed) + 1;

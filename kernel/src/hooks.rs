@@ -46,6 +46,15 @@ impl<T> Hook<T> {
     fn ask(&self, question: impl FnOnce(&mut T) -> bool) -> bool {
         self.is_set.load(Ordering::Acquire) && question(&mut self.order.lock())
     }
+
+    /// As [`Hook::ask`], for whether the fault strikes; tells so if it does.
+    fn strikes(&self, fault: InnerFault, question: impl FnOnce(&mut T) -> bool) -> bool {
+        let strikes = self.ask(question);
+        if strikes {
+            faults::struck(fault);
+        }
+        strikes
+    }
 }
 
 /// Interrupts that are lost.
@@ -69,14 +78,10 @@ pub fn lose_interrupts(injection: Injection) {
 
 /// Whether an interrupt that was just taken is lost. Interrupt level.
 pub fn loses_interrupt() -> bool {
-    let strikes = LOSSES.ask(|losses| {
+    LOSSES.strikes(InnerFault::InterruptLost, |losses| {
         let random = losses.random.next();
         losses.attributes.strikes(1, random)
-    });
-    if strikes {
-        faults::struck(InnerFault::InterruptLost);
-    }
-    strikes
+    })
 }
 
 /// Threads that are ended.
@@ -138,11 +143,9 @@ pub fn kill_programs(injection: Injection) {
 
 /// Whether the thread that a CPU switches away from ends here. Interrupt level.
 pub fn ends_program(thread: ThreadId, name: &str, now: Instant) -> bool {
-    let strikes = KILLS.ask(|kills| kills.ends(thread, name, now));
-    if strikes {
-        faults::struck(InnerFault::ProgramKill);
-    }
-    strikes
+    KILLS.strikes(InnerFault::ProgramKill, |kills| {
+        kills.ends(thread, name, now)
+    })
 }
 
 /// Notes that a thread runs from now on. Interrupt level.

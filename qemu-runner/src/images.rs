@@ -28,6 +28,17 @@ pub struct Images {
     pub kernel: PathBuf,
 }
 
+#[cfg(test)]
+impl Images {
+    /// For tests in which nobody looks into them.
+    pub(crate) const fn none() -> Self {
+        Self {
+            monitor: PathBuf::new(),
+            kernel: PathBuf::new(),
+        }
+    }
+}
+
 /// How to build.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {

@@ -9,7 +9,7 @@ use crate::observation::{End, Observation, Watched};
 use crate::output::{push_line, table};
 use crate::timeline::{self, Line};
 use crate::units::{float, milliseconds};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::Verdict;
 
 /// The report as one JSON object.
 pub fn json(
@@ -135,7 +135,7 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     let held = if verdict.held { "held" } else { "VIOLATED" };
     line(format_args!(
         "verdict: {held}, {contained} ({})",
-        outcome_text(verdict)
+        verdict.outcome.text()
     ));
     for violation in &verdict.violations {
         line(format_args!("  - {}", violation.text()));
@@ -158,17 +158,6 @@ fn watched_text(watched: &Watched) -> String {
          write: {strays_count} stores that nothing allowed, {granted} under a grant, {own} by the \
          home itself"
     )
-}
-
-fn outcome_text(verdict: &Verdict) -> String {
-    if verdict.outcome == Outcome::Contained {
-        // The word before the brackets says that already.
-        return "nobody died".into();
-    }
-    serde_json::to_value(verdict.outcome)
-        .ok()
-        .and_then(|value| value.as_str().map(|word| word.replace('_', " ")))
-        .unwrap_or_default()
 }
 
 fn cells(verdict: &Verdict) -> String {

@@ -198,7 +198,7 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::Panic if first == 0 => "panics".into(),
         Event::Panic => format!("panics at {first:#x}"),
         Event::Injected => format!("does {}", inner(first)),
-        Event::Struck => format!("{} strikes, {second} in all", inner(first)),
+        Event::Struck => format!("{} strikes, seen {second} times", inner(first)),
         Event::BusError => "takes a bus error".into(),
         Event::Hint => format!("suspects cell {first}: {}", reason(second)),
         Event::EpochBegin => format!("epoch {first} begins, suspects {}", set(second)),

@@ -42,6 +42,22 @@ pub enum Outcome {
     NotActivated,
 }
 
+impl Outcome {
+    /// For people, behind the word on whether the fault was contained.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Contained => "nobody died",
+            Self::Recovered => "recovered",
+            Self::DetectedNotRecovered => "detected not recovered",
+            Self::Spread => "spread",
+            Self::SilentCorruption => "silent corruption",
+            Self::SystemDown => "system down",
+            Self::Hang => "hang",
+            Self::NotActivated => "not activated",
+        }
+    }
+}
+
 /// Something that speaks against a run.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]

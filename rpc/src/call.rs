@@ -84,7 +84,7 @@ impl Call {
 pub enum Outcome {
     /// The peer answered; the results are not yet decoded.
     Reply(ReplyStatus, Payload),
-    /// The request went out, and no answer came before the deadline: a hint.
+    /// No answer came before the deadline: a hint.
     TimedOut,
     /// The peer was declared dead.
     PeerGone,

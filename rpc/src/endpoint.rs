@@ -248,9 +248,10 @@ impl<'a, L: Locking> Endpoint<'a, L> {
         let (lane, link) = self.pair(peer)?;
         let idle = link.idle()?;
         let produced = remote.produced();
+        // An error is news as well: the inbox tells it.
         let has_news = |queue: &Queue| {
-            produced.is_err()
-                || produced.is_ok_and(|words| words[queue.index()] != idle[queue.index()])
+            let index = queue.index();
+            !produced.is_ok_and(|words| words[index] == idle[index])
         };
         Queue::ALL.into_iter().filter(has_news).find_map(|queue| {
             link.inbox

@@ -37,6 +37,13 @@ fn evidence(kind: EvidenceKind) -> [u64; 2] {
     [(kind as u64) << 32 | 1, 0]
 }
 
+/// Cell 1 was asked to drop messages, and says so much of it.
+fn drops_messages(run: &mut Observation, said: Event) {
+    asked_for(run, InnerFault::RpcDrop);
+    let what = [InnerFault::RpcDrop as u64, 8];
+    run.records.push(record(101, Source::Cell(1), said, what));
+}
+
 const FAULTS: [(&str, Change, Containment, Effect); 16] = [
     (
         "as it is",
@@ -123,10 +130,7 @@ const FAULTS: [(&str, Change, Containment, Effect); 16] = [
         "asked for and done, with no effect",
         |run| {
             survived(run);
-            asked_for(run, InnerFault::RpcDrop);
-            let what = [InnerFault::RpcDrop as u64, 8];
-            run.records
-                .push(record(101, Source::Cell(1), Event::Struck, what));
+            drops_messages(run, Event::Struck);
         },
         Containment::NotManifested,
         Effect::Masked,
@@ -135,10 +139,7 @@ const FAULTS: [(&str, Change, Containment, Effect); 16] = [
         "asked for, and nothing passed that it could strike",
         |run| {
             survived(run);
-            asked_for(run, InnerFault::RpcDrop);
-            let what = [InnerFault::RpcDrop as u64, 8];
-            run.records
-                .push(record(101, Source::Cell(1), Event::Injected, what));
+            drops_messages(run, Event::Injected);
         },
         Containment::NotInjected,
         Effect::Masked,

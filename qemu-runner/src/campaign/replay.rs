@@ -9,15 +9,14 @@ use super::directory::{self, Finished, Manifest};
 use super::file::Campaign;
 use super::outcome::classify;
 use super::resolve::Resolved;
-use super::run::pause_limit;
-use crate::cli::EmulatorArgument;
-use crate::commands::{Setup, judge, prepare, program};
+use super::run::{launch, pause_limit};
+use crate::commands::{Setup, judge};
 use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::debug_file;
 use crate::interrupt;
 use crate::latency::Latencies;
-use crate::launch::{Keep, Launch, Serial};
+use crate::launch::{Keep, Launch};
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
 use crate::session::Session;
@@ -55,16 +54,7 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
     } else {
         Keep::Nothing
     };
-    let machine = campaign.machine.get_ref().machine();
-    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
-    let launch = prepare(
-        program,
-        machine,
-        &arguments.images,
-        Serial::Log,
-        keep,
-        &mut progress,
-    )?;
+    let launch = launch(&campaign, &arguments.images, keep, &mut progress)?;
     warn_of_changes(&finished, &campaign, &launch)?;
     let detail = match trace {
         Some(_) => Detail::All,

@@ -13,7 +13,7 @@ use super::outcome::PauseLimit;
 use super::resolve::Resolved;
 use super::validate::check_names;
 use super::{report, summary::Summary};
-use crate::cli::EmulatorArgument;
+use crate::cli::{EmulatorArgument, ImageArguments};
 use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Result};
 use crate::experiment;
@@ -45,6 +45,21 @@ pub fn pause_limit(campaign: &Campaign) -> PauseLimit {
     limit.map(|milliseconds| milliseconds.saturating_mul(1000))
 }
 
+/// What a run of the campaign starts.
+///
+/// # Errors
+/// As for a machine from the command line.
+pub fn launch(
+    campaign: &Campaign,
+    images: &ImageArguments,
+    keep: Keep,
+    progress: &mut Progress,
+) -> Result<Launch> {
+    let machine = campaign.machine.get_ref().machine();
+    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
+    prepare(program, machine, images, Serial::Log, keep, progress)
+}
+
 /// Runs a campaign and reports on it.
 ///
 /// # Errors
@@ -61,16 +76,7 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     }
     let at_once = at_once(arguments.jobs, campaign.header.mode);
     let mut progress = Progress::new();
-    let machine = campaign.machine.get_ref().machine();
-    let program = program(EmulatorArgument::Qemu, &machine, campaign.header.mode)?;
-    let launch = prepare(
-        program,
-        machine,
-        &arguments.images,
-        Serial::Log,
-        Keep::Nothing,
-        &mut progress,
-    )?;
+    let launch = launch(&campaign, &arguments.images, Keep::Nothing, &mut progress)?;
     check_names((&arguments.file, &text), &campaign, &launch.images)?;
     let on = (Setup::of(&launch), &launch.images);
     let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;

@@ -14,9 +14,8 @@ use super::file::{Campaign, Choice, Class, SCHEMA, StrikeKeys, Target, Then};
 use super::when::{Anew, Repeat};
 use crate::error::Error;
 use crate::fault::catalogue::{Fault, HostFault};
-use crate::fault::objects::find;
+use crate::fault::names;
 use crate::fault::plan::{Cause, parse_operation, parse_program};
-use crate::guest::symbols::Functions;
 use crate::images::Images;
 use crate::launch::Mode;
 
@@ -115,11 +114,11 @@ pub fn check_names(file: (&Path, &str), campaign: &Campaign, images: &Images) ->
         let watched = watched.map(|name| (name, place));
         let struck = strike.object.map(|it| (it.get_ref(), it.span().start));
         for (name, at) in struck.into_iter().chain(watched) {
-            let found = find(images, name, &mut |_| 0);
+            let found = names::object(images, name);
             found.map_err(|error| misnamed(file, at, error))?;
         }
         if let Some(name) = &when.symbol {
-            let found = Functions::read(&images.kernel)?.find(name);
+            let found = names::function(images, name);
             found.map_err(|error| misnamed(file, place, error))?;
         }
     }

@@ -278,7 +278,6 @@ mod tests {
     use crate::guest::memory::tests::memory;
     use crate::images::Images;
     use cell::Frame;
-    use std::path::PathBuf;
 
     const REGION: FrameRange = FrameRange {
         start: Frame(0x400),
@@ -359,10 +358,7 @@ mod tests {
     fn a_burst_flips_neighbours_and_a_failed_module_answers_ones() {
         let (memory, base) = synthetic();
         let machine = MachineView::read(&memory, base).unwrap().unwrap();
-        let images = Images {
-            monitor: PathBuf::new(),
-            kernel: PathBuf::new(),
-        };
+        let images = Images::none();
         let target = Target {
             memory: &memory,
             machine: &machine,

@@ -146,17 +146,13 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use crate::guest::machine::tests::synthetic;
-    use std::path::PathBuf;
 
     /// So that it costs its run, and not the campaign.
     #[test]
     fn a_cpu_that_its_cell_has_lost_is_no_mistake_of_the_users() {
         let (memory, base) = synthetic();
         let machine = MachineView::read(&memory, base).unwrap().unwrap();
-        let images = Images {
-            monitor: PathBuf::new(),
-            kernel: PathBuf::new(),
-        };
+        let images = Images::none();
         let target = Target {
             memory: &memory,
             machine: &machine,

@@ -2,33 +2,43 @@
 //!
 //! The image knows them, so a wrong one is refused before a machine boots.
 
-use super::objects;
+use super::objects::find;
 use super::plan::{Cause, Plan};
 use crate::error::{Error, Result};
 use crate::guest::symbols::Functions;
 use crate::images::Images;
+
+/// Whether the kernel has an object of that name.
+///
+/// # Errors
+/// [`Error::Guest`] with what there is instead; [`Error::Host`] if the image cannot be read.
+pub fn object(images: &Images, name: &str) -> Result<()> {
+    find(images, name, &mut |_| 0).map(drop)
+}
+
+/// Whether the kernel has a function of that name.
+///
+/// # Errors
+/// As [`object`].
+pub fn function(images: &Images, name: &str) -> Result<()> {
+    Functions::read(&images.kernel)?.find(name).map(drop)
+}
 
 /// Whether the kernel has every object and function that `plan` names.
 ///
 /// # Errors
 /// [`Error::Usage`] with what there is instead; [`Error::Host`] if the image cannot be read.
 pub fn check(plan: &Plan, images: &Images) -> Result<()> {
-    let object = |name: &String| {
-        let found = objects::find(images, name, &mut |_| 0);
-        found.map(|_| ()).map_err(misnamed)
-    };
     for name in plan.strikes().filter_map(|strike| strike.object.as_ref()) {
-        object(name)?;
+        object(images, name).map_err(misnamed)?;
     }
     for trigger in plan.triggers() {
-        match &trigger.cause {
-            Cause::Write(name) | Cause::Access(name) => object(name)?,
-            Cause::Symbol(name) => {
-                let found = Functions::read(&images.kernel)?.find(name);
-                found.map_err(misnamed)?;
-            }
-            _ => {}
-        }
+        let found = match &trigger.cause {
+            Cause::Write(name) | Cause::Access(name) => object(images, name),
+            Cause::Symbol(name) => function(images, name),
+            _ => Ok(()),
+        };
+        found.map_err(misnamed)?;
     }
     Ok(())
 }
