@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cell::CPUS_MAX;
 use cell::trace::Event;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
@@ -239,7 +240,9 @@ pub struct InjectArguments {
 #[derive(Clone, Debug, Args)]
 pub struct BenchArguments {
     /// How many boots to measure; under Bochs, where all are the same, it is one.
-    #[arg(long, default_value_t = 3)]
+    #[arg(
+        long, default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     pub runs: usize,
     /// How long the work of the cells is counted, with each back end of the firewall.
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse_duration)]
@@ -414,6 +417,9 @@ impl InjectArguments {
         if let Some((_, option, meaning)) = refused.find(|(is_refused, ..)| *is_refused) {
             return Err(format!("{option} {meaning}, not for {fault}"));
         }
+        if self.hook.to == Some(self.cell) {
+            return Err(format!("--to {}: a cell sends itself nothing", self.cell));
+        }
         let taken = fault.arguments();
         match self.argument.filter(|number| !taken.contains(number)) {
             Some(_) => {
@@ -479,6 +485,7 @@ mod tests {
             ("cpu.halt --registers control", "--registers"),
             ("cpu.halt --at-delay 1ms", "--at-event"),
             ("rpc.drop --operation tea", "\"tea\""),
+            ("rpc.drop --cell 2 --to 2", "--to 2"),
             ("rpc.drop --probability 2", "--probability"),
             ("program.kill --program a-name-that-is-too-long", "16 bytes"),
             ("cpu.halt --then sw.panic --on hint --count 0", "--count"),
@@ -521,5 +528,6 @@ mod tests {
         assert!(refused("hive inject cpu.halt --then sw.smoke --on hint"));
         assert!(refused("hive run --firewall steel"));
         assert!(refused("hive runn"));
+        assert!(refused("hive bench --runs 0"));
     }
 }

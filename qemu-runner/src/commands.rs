@@ -18,7 +18,7 @@ use crate::latency::Latencies;
 use crate::launch::{Keep, Launch, Mode, Program, Serial};
 use crate::machine::Machine;
 use crate::observation::Observation;
-use crate::output::{Format, Progress, print_json, print_text, table};
+use crate::output::{Format, Progress, counted, print_json, print_text, table};
 use crate::perfetto::TraceFile;
 use crate::qemu::install::{self, Accelerator};
 use crate::verdict::Verdict;
@@ -231,7 +231,8 @@ impl Setup {
         let bochs = self.bochs.as_ref();
         let bochs = bochs.map(|version| format!("Bochs {version}"));
         let emulator = qemu.or(bochs).unwrap_or_default();
-        format!("{cells} cells, {cpus} CPUs ({boot_parameters}), {emulator}, {accelerator}")
+        let (cells, cpus) = (counted(*cells, "cell"), counted(*cpus, "CPU"));
+        format!("{cells}, {cpus} ({boot_parameters}), {emulator}, {accelerator}")
     }
 }
 
@@ -357,6 +358,7 @@ fn build(arguments: &ImageArguments, format: Format) -> Result<Ending> {
 fn make_iso(arguments: &IsoArguments, format: Format) -> Result<Ending> {
     let machine = arguments.machine();
     machine.check()?;
+    iso::check_place(&arguments.file)?;
     let tools = iso::ensure()?;
     let images = images(&arguments.images, &mut Progress::new())?;
     let line = machine.boot_line();

@@ -1,6 +1,7 @@
 //! What can go wrong on the host side, and the exit code that says so.
 //!
-//! A verdict against the machine is not an error: it is a result, with exit code 1.
+//! A verdict against the machine is not an error: it is a result, with exit code 1. So is a machine
+//! that went down before there was anything to judge, but there is nothing else to show of it.
 
 use std::io;
 use std::process::ExitCode;
@@ -34,6 +35,9 @@ pub enum Error {
     /// The guest did not come up, or its records make no sense.
     #[error("guest: {0}")]
     Guest(String),
+    /// The machine went down before it could be judged.
+    #[error("{0}")]
+    Down(String),
     /// A file or process of the host failed.
     #[error("{context}: {source}")]
     Host {
@@ -54,9 +58,10 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The exit code: 2 usage, 3 infrastructure, 130 interrupted.
+    /// The exit code: 1 against the machine, 2 usage, 3 infrastructure, 130 interrupted.
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::Down(_) => 1,
             Self::Usage(_) => 2,
             Self::Interrupted => 130,
             Self::Build(_)
@@ -80,6 +85,7 @@ impl Error {
             Self::Iso(_) => "iso",
             Self::Channel { .. } => "channel",
             Self::Guest(_) => "guest",
+            Self::Down(_) => "down",
             Self::Host { .. } => "host",
             Self::Campaign(_) => "campaign",
             Self::Interrupted => "interrupted",
@@ -94,6 +100,13 @@ pub trait Context<T> {
     /// # Errors
     /// [`Error::Host`] with that context.
     fn context(self, context: impl FnOnce() -> String) -> Result<T>;
+
+    /// Says what was tried with a path from the command line: if the path is to blame, so is who
+    /// gave it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with that context, or [`Error::Host`].
+    fn argument(self, context: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T> Context<T> for io::Result<T> {
@@ -103,6 +116,33 @@ impl<T> Context<T> for io::Result<T> {
             source,
         })
     }
+
+    fn argument(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| {
+            let context = context();
+            if is_of_the_path(source.kind()) {
+                Error::Usage(format!("{context}: {source}"))
+            } else {
+                Error::Host { context, source }
+            }
+        })
+    }
+}
+
+/// Whether another path would have helped.
+const fn is_of_the_path(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::AlreadyExists
+            | Kind::IsADirectory
+            | Kind::NotADirectory
+            | Kind::ReadOnlyFilesystem
+            | Kind::InvalidFilename
+            | Kind::InvalidInput
+    )
 }
 
 /// How a command that ran to its end is reported to the caller.
@@ -123,5 +163,23 @@ impl From<Ending> for ExitCode {
             Ending::Violated => Self::from(1),
             Ending::Unable => Self::from(3),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_cannot_be_is_a_usage_error_and_a_full_disk_is_not() {
+        let code = |kind: io::ErrorKind| {
+            let failed: io::Result<()> = Err(kind.into());
+            failed
+                .argument(|| "writing x".into())
+                .map_err(|error| error.exit_code())
+        };
+        assert_eq!(code(io::ErrorKind::IsADirectory), Err(2));
+        assert_eq!(code(io::ErrorKind::NotFound), Err(2));
+        assert_eq!(code(io::ErrorKind::StorageFull), Err(3));
     }
 }

@@ -23,11 +23,11 @@ use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
 use crate::guest::integrity;
 use crate::guest::symbols::Functions;
-use crate::guest::trace::{Observed, Source};
 use crate::interrupt;
 use crate::launch::Launch;
 use crate::observation::{
-    CellSnapshot, End, Injected, Missed, Note, Observation, SUSPICIONS, carried_out, matters,
+    CellSnapshot, End, Injected, Missed, Note, Observation, Reached, SUSPICIONS, carried_out,
+    matters,
 };
 use crate::output::Progress;
 use crate::pace::Moment;
@@ -35,6 +35,7 @@ use crate::session::{Passed, Session};
 use crate::watch::{Detail, Watch, snapshot};
 
 mod armed;
+mod missed;
 mod settled;
 
 use armed::{Armed, Surroundings};
@@ -59,8 +60,11 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    let mut run = Run::begin(launch, plan, detail, progress)?;
-    let end = run.follow(progress)?;
+    let mut run = Run::boot(launch, plan, detail, progress)?;
+    let end = match run.begin(progress)? {
+        Some(end) => end,
+        None => run.follow(progress)?,
+    };
     run.finish(end)
 }
 
@@ -74,7 +78,12 @@ pub fn stop_at_fault(
     plan: &Plan,
     progress: &mut Progress,
 ) -> Result<(Session, PathBuf)> {
-    let mut run = Run::begin(launch, plan, Detail::Events, progress)?;
+    let mut run = Run::boot(launch, plan, Detail::Events, progress)?;
+    if let Some(end) = run.begin(progress)? {
+        return Err(Error::Down(format!(
+            "the machine did not last until its fault: {end:?}"
+        )));
+    }
     let socket = run.session.emulator.hand_over()?;
     Ok((run.session, socket))
 }
@@ -85,6 +94,7 @@ struct Run<'a> {
     watch: Watch,
     plan: &'a Plan,
     injected: Vec<Injected>,
+    reached: Reached,
     control_from: Option<u64>,
     notes: Vec<Note>,
     before: Vec<CellSnapshot>,
@@ -101,14 +111,15 @@ struct Run<'a> {
     armed: Option<Armed>,
     /// Faults that were asked of their cells, which have not done them yet.
     asked: Vec<(Injected, Option<Trigger>)>,
+    /// Faults that found their target gone.
+    left_out: Vec<Missed>,
     settled: Settled,
     /// Whether everything has settled since the last fault.
     is_settled: bool,
 }
 
 impl<'a> Run<'a> {
-    /// Boots, lets the cells work, and injects the first fault.
-    fn begin(
+    fn boot(
         launch: &Launch,
         plan: &'a Plan,
         detail: Detail,
@@ -123,13 +134,22 @@ impl<'a> Run<'a> {
         let mut session = Session::boot(launch, progress)?;
         session.emulator.prepare(plan)?;
         let watch = Watch::new(&session.machine, detail);
-        let mut run = Self::new(session, watch, plan)?;
-        run.work(progress)?;
-        for number in 0..plan.rehearsals {
-            run.rehearse(number as usize, progress)?;
+        Self::new(session, watch, plan)
+    }
+
+    /// Lets the cells work, and injects the first fault. How it ended, if that was before.
+    fn begin(&mut self, progress: &mut Progress) -> Result<Option<End>> {
+        let mut early = self.work(progress)?;
+        for number in 0..self.plan.rehearsals as usize {
+            if early.is_none() {
+                early = self.rehearse(number, progress)?;
+            }
         }
-        run.strike_first(progress)?;
-        Ok(run)
+        if early.is_none() {
+            self.reached = Reached::Fault;
+            self.strike_first(progress)?;
+        }
+        Ok(early)
     }
 
     fn new(session: Session, watch: Watch, plan: &'a Plan) -> Result<Self> {
@@ -141,9 +161,10 @@ impl<'a> Run<'a> {
             watch,
             plan,
             injected: Vec::new(),
+            reached: Reached::Work,
             control_from: None,
             notes: Vec::new(),
-            settled: Settled::new(&before, now),
+            settled: Settled::new(&before, plan, now),
             before,
             acted: now,
             thaws: Vec::new(),
@@ -151,6 +172,7 @@ impl<'a> Run<'a> {
             later: VecDeque::new(),
             armed: None,
             asked: Vec::new(),
+            left_out: Vec::new(),
             is_settled: false,
         })
     }
@@ -186,8 +208,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lets the cells work until the first fault.
-    fn work(&mut self, progress: &mut Progress) -> Result<()> {
+    /// Lets the cells work until the first fault. How it ended, if that was before.
+    fn work(&mut self, progress: &mut Progress) -> Result<Option<End>> {
         let until = self.now() + self.plan.at;
         while self.now() < until {
             progress.step("the cells work");
@@ -195,21 +217,16 @@ impl<'a> Run<'a> {
             let span = LOOK.min(until.since(self.now()));
             match self.session.pass(span)? {
                 Passed::Span => {}
-                Passed::Down(how) => {
-                    return Err(Error::Guest(format!("down before the fault: {how}")));
-                }
-                Passed::Silence => {
-                    return Err(Error::Guest(
-                        "no CPU works any more, before the fault".into(),
-                    ));
-                }
+                Passed::Down(how) => return Ok(Some(End::SystemDown(how))),
+                Passed::Silence => return Ok(Some(End::Silence)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Lets a cell other than the target panic and come back, each in turn, and forgets that.
-    fn rehearse(&mut self, number: usize, progress: &mut Progress) -> Result<()> {
+    /// Lets a cell other than the target panic and come back, each in turn, and forgets that. How
+    /// it ended, if the cell did not come back: that panic is what the run shows then.
+    fn rehearse(&mut self, number: usize, progress: &mut Progress) -> Result<Option<End>> {
         let cells = self.session.machine.cells();
         let others = cells.saturating_sub(1).max(1);
         let victim = (self.plan.first.cell + 1 + number % others) % cells;
@@ -219,9 +236,7 @@ impl<'a> Run<'a> {
         self.injected.push(struck);
         let end = self.follow(progress)?;
         if end != End::Settled {
-            return Err(Error::Guest(format!(
-                "the rehearsal, a panic of cell {victim}, did not end in recovery: {end:?}"
-            )));
+            return Ok(Some(end));
         }
         self.injected.clear();
         self.work(progress)
@@ -230,7 +245,7 @@ impl<'a> Run<'a> {
     /// Looks at the cells just before a fault.
     fn look_around(&mut self) -> Result<()> {
         self.before = snapshot(&self.session)?;
-        self.settled = Settled::new(&self.before, self.now());
+        self.settled = Settled::new(&self.before, self.plan, self.now());
         Ok(())
     }
 
@@ -386,11 +401,14 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         match self.strike_next(&armed.strike) {
-            // Its place is not there now: the cell is on its way back.
-            Err(Error::Guest(why)) if self.plan.series != Series::Whole => {
-                let (at, fault) = (self.time(), armed.strike.fault);
+            // Its place is not there now: the cell is dead, or on its way back.
+            Err(Error::Guest(why)) => {
+                let (at, Strike { fault, cell, .. }) = (self.time(), armed.strike);
                 let text = format!("{fault} left out: {why}");
                 self.notes.push(Note { at, text });
+                if self.plan.series == Series::Whole {
+                    self.left_out.push(Missed { fault, cell });
+                }
                 self.arm_next()
             }
             outcome => outcome,
@@ -495,48 +513,6 @@ impl<'a> Run<'a> {
         Ok((!must_die && !patient).then_some(End::Quiet))
     }
 
-    /// The faults whose cause did not come, and those that their cell, asked for them, did not do.
-    /// A note tells of the latter.
-    fn missed(&mut self) -> (Vec<Fault>, Vec<Missed>) {
-        let waiting = self.armed.take().map(|armed| armed.strike);
-        let later = self.later.drain(..).map(|(strike, _)| strike);
-        let mut not_triggered: Vec<Fault> = waiting
-            .into_iter()
-            .chain(later)
-            .map(|strike| strike.fault)
-            .collect();
-        let mut not_carried_out = Vec::new();
-        for (asked, trigger) in std::mem::take(&mut self.asked) {
-            let text = format!("{}, {}: not done", asked.fault.name(), asked.detail);
-            self.notes.push(Note { at: asked.at, text });
-            if self.had_its_event(&asked, trigger.as_ref()) {
-                let (fault, cell) = (asked.fault, asked.cell);
-                not_carried_out.push(Missed { fault, cell });
-            } else {
-                not_triggered.push(asked.fault);
-            }
-        }
-        // A series ends where it ends.
-        if self.plan.series != Series::Whole && !self.injected.is_empty() {
-            return (Vec::new(), Vec::new());
-        }
-        (not_triggered, not_carried_out)
-    }
-
-    /// Whether the event that a fault was to be done at came in its cell.
-    fn had_its_event(&self, asked: &Injected, trigger: Option<&Trigger>) -> bool {
-        let awaited = trigger.and_then(|trigger| Some((trigger.inner_event()?, trigger.count)));
-        let start = self.injected.first().map_or(0, |injected| injected.at);
-        awaited.is_none_or(|(event, count)| {
-            let own = |record: &&Observed| {
-                record.source == Source::Cell(asked.cell)
-                    && record.event == event
-                    && record.at >= start
-            };
-            self.watch.records.iter().filter(own).count() >= count as usize
-        })
-    }
-
     fn finish(mut self, end: End) -> Result<Observation> {
         self.look()?;
         self.watch
@@ -569,9 +545,11 @@ impl<'a> Run<'a> {
             injected: self.injected,
             control_from: self.control_from,
             ended_at,
+            reached: self.reached,
             notes: self.notes,
             not_triggered,
             not_carried_out,
+            left_out: self.left_out,
             records,
             records_lost: self.watch.lost(),
             before: self.before,

@@ -68,11 +68,34 @@ pub fn ensure() -> Result<Tools> {
     }
 }
 
+/// Refuses a file that cannot be made.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn check_place(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(Error::Usage(format!("{shown} is a directory, not a file")));
+    }
+    // The parent of a bare name is the empty path.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(folder) => {
+            let folder = folder.display();
+            Err(Error::Usage(format!("{shown}: {folder} is no directory")))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Tools {
     /// Makes an ISO at `path` that boots `images` with the boot parameters of `line`.
     ///
     /// # Errors
-    /// [`Error::Iso`] with the tool's own words, [`Error::Host`] if files cannot be written.
+    /// [`Error::Iso`] with the tool's own words, [`Error::Usage`] if there can be no such file,
+    /// [`Error::Host`] if others cannot be written.
     pub fn make(&self, path: &Path, images: &Images, line: &str) -> Result<()> {
         let folder = tempfile::tempdir().context(|| "making a directory".into())?;
         let boot = folder.path().join("boot");
@@ -90,7 +113,7 @@ impl Tools {
         let menu = grub.join("grub.cfg");
         fs::write(&menu, configuration(line)).context(|| format!("writing {}", menu.display()))?;
         // Opened first, for an error that names the file; the tool's own is hard to read.
-        fs::File::create(path).context(|| format!("creating {}", path.display()))?;
+        fs::File::create(path).argument(|| format!("creating {}", path.display()))?;
         let mut command = Command::new(&self.mkrescue);
         // The one folder of modules keeps it from making an image for UEFI, under which a monitor
         // that asks for BIOS memory and tables does not start.
@@ -190,6 +213,6 @@ mod tests {
         let made = tools.make(&folder.path().join("x.iso"), &images, "");
         assert!(matches!(made, Err(Error::Iso(said)) if said.contains("/bin/false")));
         let made = tools.make(&folder.path().join("none/x.iso"), &images, "");
-        assert!(matches!(made, Err(Error::Host { context, .. }) if context.contains("none/x.iso")));
+        assert!(matches!(made, Err(Error::Usage(said)) if said.contains("none/x.iso")));
     }
 }

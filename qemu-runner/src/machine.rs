@@ -5,11 +5,14 @@ use cell::parameters::Parameters;
 use cell::partition::{CELL_BYTES_MIN, check_cpus};
 
 use crate::error::{Error, Result};
+use crate::output::counted;
 use crate::qemu::install::Accelerator;
 
 /// Memory that the monitor and the firmware take, for the check before booting; the monitor checks
 /// exactly.
 const MONITOR_BYTES: u64 = 16 << 20;
+/// What the processors that are emulated can address: 40 bits.
+const MEMORY_MAX: u64 = 1 << 40;
 
 /// The machine that is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,9 +80,15 @@ impl Machine {
         check_cpus(self.cells, self.cpus).map_err(|error| Error::Usage(error.to_string()))?;
         let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
         if self.memory < needed {
-            let (cells, needed) = (self.cells, needed >> 20);
+            let (cells, needed) = (counted(self.cells, "cell"), needed >> 20);
             return Err(Error::Usage(format!(
-                "{cells} cells need at least {needed} MiB of memory"
+                "a machine of {cells} needs at least {needed} MiB of memory"
+            )));
+        }
+        if self.memory > MEMORY_MAX {
+            let (asked, most) = (self.memory >> 30, MEMORY_MAX >> 30);
+            return Err(Error::Usage(format!(
+                "--memory: {asked} GiB are more than the {most} GiB that these processors address"
             )));
         }
         if !self.memory.is_multiple_of(1 << 20) {
@@ -122,6 +131,10 @@ mod tests {
         }));
         assert!(refused(Machine {
             memory: 64 << 20,
+            ..Machine::default()
+        }));
+        assert!(refused(Machine {
+            memory: 99_999 << 30,
             ..Machine::default()
         }));
         assert!(refused(Machine {

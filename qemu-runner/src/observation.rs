@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cell::fault::InnerFault;
 use cell::machine::CellState;
 use cell::trace::Event;
 use cell::{CellSet, id::CellId};
@@ -107,13 +108,24 @@ pub enum End {
     Silence,
 }
 
+/// How far a run came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// Not to its fault: the machine ended before, or did not get over a rehearsal.
+    Work,
+    /// To its fault, or to what a control has in its place.
+    Fault,
+}
+
 /// What was seen of one run.
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// Host time until every cell served.
     pub boot_time: Duration,
-    /// What was injected, in order.
+    /// What was injected, in order; where a rehearsal was the end, its panic.
     pub injected: Vec<Injected>,
+    /// How far it came.
+    pub reached: Reached,
     /// When a control that injects nothing began to be judged, in nanoseconds.
     pub control_from: Option<u64>,
     /// When the run ended, in nanoseconds of the guest's time.
@@ -124,6 +136,8 @@ pub struct Observation {
     pub not_triggered: Vec<Fault>,
     /// Faults that their cell was asked for and did not do.
     pub not_carried_out: Vec<Missed>,
+    /// Faults after the first whose target was gone when they were due.
+    pub left_out: Vec<Missed>,
     /// The records of all rings, by time.
     pub records: Vec<Observed>,
     /// Records that were lost.
@@ -220,6 +234,27 @@ impl Observation {
     /// The cells whose life did not end.
     pub fn survivors(&self) -> CellSet {
         CellSet::first(self.before.len()).minus(self.dead())
+    }
+
+    /// The cells that serve on after programs of theirs were ended by a fault.
+    pub fn robbed(&self) -> CellSet {
+        let kill = InnerFault::ProgramKill;
+        let struck = |record: &&Observed| {
+            record.event == Event::Struck && record.arguments[0] == kill as u64
+        };
+        let struck = self.since_start().filter(struck);
+        let cells = struck.filter_map(|record| match record.source {
+            Source::Cell(cell) if self.after.get(cell)?.serves => CellId::new(cell),
+            _ => None,
+        });
+        let cells: CellSet = cells.collect();
+        cells.minus(self.dead())
+    }
+
+    /// Those of them whose programs do no work any more.
+    pub fn out_of_work(&self) -> CellSet {
+        let idle = |id: &CellId| !self.progressing[id.index()];
+        self.robbed().iter().filter(idle).collect()
     }
 
     /// How often a cell saw an attempt at agreement end with nobody expelled, from the first fault

@@ -1,8 +1,12 @@
 //! Output: progress on stderr for people, results on stdout for people or programs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _, stderr, stdout};
+use std::os::fd::AsFd;
+use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -109,6 +113,31 @@ pub fn print_text(text: &str) -> Result<()> {
         })
 }
 
+/// "1 cell", "4 cells".
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// A path as one word of a shell's command line.
+pub fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    // Only a zero byte cannot be quoted, and no path has one.
+    shlex::try_quote(&text).map_or_else(|_| text.to_string(), Cow::into_owned)
+}
+
+/// Whether whoever read the standard output has gone.
+pub fn is_unread() -> bool {
+    has_no_reader(stdout())
+}
+
+fn has_no_reader(file: impl AsFd) -> bool {
+    let mut files = [PollFd::new(&file, PollFlags::empty())];
+    let asked = poll(&mut files, Some(&Timespec::default()));
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    asked.is_ok() && files[0].revents().intersects(gone)
+}
+
 /// Adds a line to a text.
 pub fn push_line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
@@ -143,6 +172,33 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_with_a_blank_is_one_word() {
+        assert_eq!(quoted(Path::new("runs/wild")), "runs/wild");
+        let odd = Path::new("my runs/it's $HOME");
+        let words = shlex::split(&format!("replay {} 3", quoted(odd)));
+        let words = words.unwrap_or_default();
+        assert_eq!(words, ["replay", "my runs/it's $HOME", "3"]);
+    }
+
+    #[test]
+    fn a_pipe_whose_reader_went_is_unread() -> std::io::Result<()> {
+        let (reader, writer) = std::io::pipe()?;
+        assert!(!has_no_reader(&writer));
+        drop(reader);
+        assert!(has_no_reader(&writer));
+        assert!(!has_no_reader(std::fs::File::open("/dev/null")?));
+        Ok(())
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(
+            [counted(1, "cell"), counted(4, "CPU")],
+            ["1 cell", "4 CPUs"]
+        );
+    }
 
     #[test]
     fn tables_align_their_columns() {

@@ -48,11 +48,11 @@ impl TraceFile {
     /// Opens it, before the run that it is to show; what it holds stays until then.
     ///
     /// # Errors
-    /// [`crate::error::Error::Host`].
+    /// [`crate::error::Error::Usage`] if it cannot be a file, [`crate::error::Error::Host`].
     pub fn open(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).open(path);
-        let file = file.context(|| format!("--trace: opening {}", path.display()))?;
+        let file = file.argument(|| format!("--trace: opening {}", path.display()))?;
         let path = path.to_path_buf();
         Ok(Self { path, file })
     }

@@ -140,6 +140,12 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     for violation in &verdict.violations {
         line(format_args!("  - {}", violation.text()));
     }
+    for cell in &verdict.out_of_work {
+        line(format_args!(
+            "cell {cell} serves calls, and its own programs do no work any more: the fault ended \
+             them, for which nobody expels it"
+        ));
+    }
     text
 }
 

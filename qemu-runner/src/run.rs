@@ -14,7 +14,7 @@ use crate::commands::{Setup, launch};
 use crate::error::{Ending, Error, Result};
 use crate::interrupt;
 use crate::launch::{Launch, Mode, Program, Serial};
-use crate::output::{Format, Progress, print_json};
+use crate::output::{Format, Progress, is_unread, print_json};
 use crate::qemu::install::{Accelerator, Installation};
 use crate::qemu::process::Qemu;
 use crate::session::LastCell;
@@ -76,7 +76,7 @@ fn qemu(
         if let Some(status) = qemu.ended()? {
             break Some(status);
         }
-        if is_over(arguments, started) {
+        if is_over(arguments, started) || nobody_is_left() {
             break None;
         }
         if last_cell.is_gone(qemu.memory()) {
@@ -105,6 +105,15 @@ fn is_over(arguments: &RunArguments, started: Instant) -> bool {
     limit.is_some_and(|limit| started.elapsed() >= limit)
 }
 
+/// Whether nobody reads what is said: the other end of the pipe was closed.
+fn nobody_is_left() -> bool {
+    let is_unread = is_unread();
+    if is_unread {
+        eprintln!("nobody reads the output any more");
+    }
+    is_unread
+}
+
 /// Under Bochs; its machine stands still now and then for a look at it.
 fn bochs(
     launch: &Launch,
@@ -131,7 +140,7 @@ fn bochs(
     let mut last_cell = LastCell::new(&launch.images)?;
     let down = loop {
         let leaves = console.as_ref().is_some_and(Console::leaves);
-        if leaves || is_over(arguments, started) {
+        if leaves || is_over(arguments, started) || nobody_is_left() {
             break None;
         }
         machine.step(SLICE)?;

@@ -130,7 +130,8 @@ impl Session {
     /// operation.
     ///
     /// # Errors
-    /// [`Error::Guest`] if that does not happen, with the end of the serial log.
+    /// [`Error::Down`] if the machine goes down, [`Error::Guest`] if that does not happen in time;
+    /// both with the end of the serial log.
     pub fn boot(launch: &Launch, progress: &mut Progress) -> Result<Self> {
         let workers = workers(launch)?;
         let started = Instant::now();
@@ -268,20 +269,29 @@ fn is_working(memory: &GuestMemory, machine: &MachineView, cell: usize) -> Resul
 
 fn stop_if_over(emulator: &mut dyn Emulator) -> Result<()> {
     interrupt::check()?;
-    let problem = match (emulator.down()?, emulator.overdue()) {
-        (Some(how), _) => format!("the machine went down while booting: {how}"),
-        (None, Some(limit)) => format!("not every cell serves after {} s", limit.as_secs()),
-        (None, None) => return Ok(()),
-    };
-    Err(with_serial(emulator, &problem))
+    if let Some(how) = emulator.down()? {
+        let problem = format!("the machine went down while booting: {how}");
+        return Err(Error::Down(with_log(emulator, &problem)));
+    }
+    match emulator.overdue() {
+        Some(limit) => {
+            let problem = format!("not every cell serves after {} s", limit.as_secs());
+            Err(with_serial(emulator, &problem))
+        }
+        None => Ok(()),
+    }
 }
 
 /// An error of the guest, with the end of what it wrote to its serial port.
 fn with_serial(emulator: &dyn Emulator, problem: &str) -> Error {
+    Error::Guest(with_log(emulator, problem))
+}
+
+fn with_log(emulator: &dyn Emulator, problem: &str) -> String {
     let serial = emulator.serial_text();
     let lines: Vec<&str> = serial.lines().collect();
     let last = lines[lines.len().saturating_sub(SERIAL_LINES)..].join("\n");
-    Error::Guest(format!("{problem}\nthe end of the serial log:\n{last}"))
+    format!("{problem}\nthe end of the serial log:\n{last}")
 }
 
 /// An error without the word for its kind, which it gets again.

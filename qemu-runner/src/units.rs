@@ -30,6 +30,44 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("\"{text}\" is longer than a day"))
 }
 
+/// A time that may be long, as it was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// As it was written.
+    pub text: String,
+    /// How long it is.
+    pub length: Duration,
+}
+
+/// Parses `30d`, `12h`, `1.5y`, `90min`, `10s`.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse_span(text: &str) -> Result<Span, String> {
+    const YEARS_MAX: f64 = 1000.0;
+    let expected = || format!("\"{text}\": expected a time such as 30d, 12h, 90min, 10s or 1y");
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = text.strip_suffix(unit).unwrap_or(text);
+    let year = 365.25 * 86400.0;
+    let seconds = match unit {
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        "y" => year,
+        _ => return Err(expected()),
+    };
+    let value: f64 = number.parse().map_err(|_| expected())?;
+    let seconds = value * seconds;
+    if !(1.0..=YEARS_MAX * year).contains(&seconds) {
+        return Err(format!("\"{text}\": expected 1s to {YEARS_MAX}y"));
+    }
+    Ok(Span {
+        text: text.into(),
+        length: Duration::from_secs_f64(seconds),
+    })
+}
+
 /// Parses `512M`, `1G`, or bytes.
 ///
 /// # Errors
@@ -80,6 +118,20 @@ mod tests {
         assert!(parse_duration("-2s").is_err());
         assert!(parse_duration("1e9s").is_err());
         assert!(parse_duration("99999999s").is_err());
+    }
+
+    #[test]
+    fn spans_are_long() {
+        let length = |text: &str| parse_span(text).map(|span| span.length);
+        assert_eq!(length("30d"), Ok(Duration::from_hours(720)));
+        assert_eq!(length("1.5h"), Ok(Duration::from_mins(90)));
+        assert_eq!(length("90min"), length("1.5h"));
+        assert_eq!(length("1y"), Ok(Duration::from_hours(8766)));
+        for text in [
+            "", "d", "30", "30 d", "-1d", "0d", "1e9d", "2000y", "3m", "1.2.3d",
+        ] {
+            assert!(length(text).is_err(), "{text}");
+        }
     }
 
     #[test]

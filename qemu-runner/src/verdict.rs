@@ -8,13 +8,14 @@ use cell::id::CellId;
 use cell::machine::CellState;
 use cell::trace::Event;
 use serde::Serialize;
-use userland::account::{Account, OperationCounts};
+use userland::account::OperationCounts;
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
 use crate::guest::integrity::Spoilt;
-use crate::observation::{CellSnapshot, End, Observation};
+use crate::observation::{End, Observation};
 
+mod accounts;
 pub mod agreement;
 mod invariant;
 
@@ -26,6 +27,8 @@ pub use invariant::Invariant;
 pub enum Outcome {
     /// The fault had an effect, and nobody died of it.
     Contained,
+    /// The fault ended the programs of its cell, which serves on without.
+    ServiceLost,
     /// The target died, was expelled, rebooted and taken back, and nobody else was harmed.
     Recovered,
     /// The target died and did not come back.
@@ -47,6 +50,7 @@ impl Outcome {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Contained => "nobody died",
+            Self::ServiceLost => "nobody died, but its programs are gone",
             Self::Recovered => "recovered",
             Self::DetectedNotRecovered => "detected not recovered",
             Self::Spread => "spread",
@@ -152,8 +156,15 @@ pub enum Violation {
         /// The survivor.
         cell: usize,
     },
-    /// The second fault never struck.
+    /// A fault of the plan never struck.
     NotTriggered,
+    /// The target of a fault after the first was gone when the fault was due.
+    TargetGone {
+        /// The cell that it was meant for.
+        cell: usize,
+        /// The fault.
+        fault: &'static str,
+    },
     /// A cell did not do the fault to itself that it was asked for.
     NotCarriedOut {
         /// The cell.
@@ -199,6 +210,8 @@ pub struct Verdict {
     pub targets: Vec<usize>,
     /// The cells that died.
     pub dead: Vec<usize>,
+    /// The cells that serve on, and whose programs a fault ended: they do no work any more.
+    pub out_of_work: Vec<usize>,
     /// Every cell's share.
     pub cells: Vec<CellReport>,
 }
@@ -210,11 +223,15 @@ impl Verdict {
             .map(|cell| report(run, cell))
             .collect();
         let mut violations = Vec::new();
-        if let End::SystemDown(how) = &run.end {
-            violations.push(Violation::SystemDown { how: how.clone() });
+        match &run.end {
+            End::SystemDown(how) => violations.push(Violation::SystemDown { how: how.clone() }),
+            End::Silence => violations.push(Violation::SystemDown {
+                how: "no CPU works any more".into(),
+            }),
+            End::Settled | End::Quiet | End::Bound => {}
         }
         deaths(run, &mut violations);
-        work(run, &mut violations);
+        accounts::violations(run, &mut violations);
         violations.extend(agreement::violations(run));
         violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
         stores(run, &mut violations);
@@ -226,6 +243,10 @@ impl Verdict {
             cell: missed.cell,
             fault: missed.fault.name(),
         }));
+        violations.extend(run.left_out.iter().map(|missed| Violation::TargetGone {
+            cell: missed.cell,
+            fault: missed.fault.name(),
+        }));
         let numbers = |set: CellSet| set.iter().map(CellId::index).collect();
         Self {
             outcome: outcome(run, &violations),
@@ -234,6 +255,7 @@ impl Verdict {
             violations,
             targets: numbers(run.targets()),
             dead: numbers(run.dead()),
+            out_of_work: numbers(run.out_of_work()),
             cells,
         }
     }
@@ -271,7 +293,9 @@ impl Violation {
             Self::NoProgress { .. } | Self::Stopped { .. } => Invariant::SurvivorsGoOn,
             Self::Unnoticed { .. } => Invariant::TheDeadAreNoticed,
             Self::NotReintegrated { .. } => Invariant::TheDeadComeBack,
-            Self::NotTriggered | Self::NotCarriedOut { .. } => Invariant::EveryFaultStrikes,
+            Self::NotTriggered | Self::NotCarriedOut { .. } | Self::TargetGone { .. } => {
+                Invariant::EveryFaultStrikes
+            }
         }
     }
 
@@ -289,7 +313,8 @@ impl Violation {
             | Self::KilledForNothing { cell }
             | Self::NotReintegrated { cell }
             | Self::LiveSetUntrue { cell }
-            | Self::NotCarriedOut { cell, .. } => Some(*cell),
+            | Self::NotCarriedOut { cell, .. }
+            | Self::TargetGone { cell, .. } => Some(*cell),
             Self::StrayStores { cell, .. } => *cell,
             Self::ForeignWrite(spoilt) => spoilt.cell,
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
@@ -365,7 +390,10 @@ impl Violation {
             Self::LiveSetUntrue { cell } => {
                 format!("cell {cell} ended with a live set that was not the true one")
             }
-            Self::NotTriggered => "the second fault's event never happened".into(),
+            Self::NotTriggered => "a fault never struck: what it waits for did not happen".into(),
+            Self::TargetGone { cell, fault } => {
+                format!("cell {cell} had no place for {fault} any more when it was due")
+            }
             Self::NotCarriedOut { cell, fault } => {
                 format!("cell {cell} was asked for {fault} and did not do it")
             }
@@ -402,101 +430,13 @@ fn deaths(run: &Observation, violations: &mut Vec<Violation>) {
             violations.push(Violation::NotReintegrated { cell });
         }
     }
-    for cell in (0..run.after.len()).filter(|&cell| !run.progressing[cell]) {
-        if run.survivors().iter().any(|id| id.index() == cell) {
+    // Whose programs the fault itself ended does not hang.
+    for id in run.survivors().minus(run.out_of_work()).iter() {
+        let cell = id.index();
+        if !run.progressing[cell] {
             violations.push(Violation::Stopped { cell });
         }
     }
-}
-
-/// What the accounts of the survivors say, by the rules of the workload itself. A cell that a fault
-/// was injected into and that lived on may have met wrong bytes of its own.
-fn work(run: &Observation, violations: &mut Vec<Violation>) {
-    if !run.works {
-        return;
-    }
-    let accounts = |cells: &[CellSnapshot]| cells.iter().map(|cell| cell.account).collect();
-    let (before, after): (Vec<Account>, Vec<Account>) =
-        (accounts(&run.before), accounts(&run.after));
-    let case = userland::Case {
-        before: &before,
-        after: &after,
-        expelled: run.dead(),
-        pause_limit: None,
-    };
-    let targets = run.targets();
-    let found = userland::verdict::judge(&case);
-    violations.extend(
-        found
-            .violations()
-            .filter_map(|found| in_account(found, targets)),
-    );
-}
-
-fn in_account(found: userland::Violation, targets: CellSet) -> Option<Violation> {
-    use userland::Violation as Found;
-    let (cell, violation) = match found {
-        Found::WrongBytes {
-            cell,
-            operation,
-            bytes,
-        } => {
-            let operation = operation.name();
-            (
-                cell,
-                Violation::WrongBytes {
-                    cell: cell.index(),
-                    operation,
-                    bytes,
-                },
-            )
-        }
-        Found::LostWithLiveCell {
-            cell,
-            with,
-            operations,
-        } => {
-            let with = with.index();
-            (
-                cell,
-                Violation::LostWithTheLiving {
-                    cell: cell.index(),
-                    with,
-                    operations,
-                },
-            )
-        }
-        Found::SuspectWithoutDeath { cell, bytes } => (
-            cell,
-            Violation::SuspectWithoutDeath {
-                cell: cell.index(),
-                bytes,
-            },
-        ),
-        Found::Unaccounted { cell, operation } => {
-            let operation = operation.name();
-            (
-                cell,
-                Violation::Unaccounted {
-                    cell: cell.index(),
-                    operation,
-                },
-            )
-        }
-        Found::NoProgress { cell, operation } => {
-            let operation = operation.name();
-            (
-                cell,
-                Violation::NoProgress {
-                    cell: cell.index(),
-                    operation,
-                },
-            )
-        }
-        // Restarts are counted as deaths; pauses are reported, not judged.
-        Found::Restarted { .. } | Found::Paused { .. } => return None,
-    };
-    (!targets.contains(cell)).then_some(violation)
 }
 
 /// What the emulator's watch on stores saw.
@@ -529,6 +469,8 @@ fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
         Outcome::DetectedNotRecovered
     } else if !run.dead().is_empty() {
         Outcome::Recovered
+    } else if !run.out_of_work().is_empty() {
+        Outcome::ServiceLost
     } else if active {
         Outcome::Contained
     } else {

@@ -7,11 +7,14 @@ use super::*;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
-use crate::observation::{CellSnapshot, Injected, Missed, StrayStore, Watched, carried_out};
+use crate::observation::{
+    CellSnapshot, Injected, Missed, Reached, StrayStore, Watched, carried_out,
+};
 use cell::fault::InnerFault;
 use cell::{CELLS_MAX, Incarnation};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use userland::account::Account;
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -92,6 +95,8 @@ pub(crate) fn good_run() -> Observation {
         notes: Vec::new(),
         not_triggered: Vec::new(),
         not_carried_out: Vec::new(),
+        left_out: Vec::new(),
+        reached: Reached::Fault,
         records,
         records_lost: 0,
         before,
@@ -319,6 +324,38 @@ fn a_store_that_nothing_allowed_is_a_spread() {
     assert_eq!((verdict.held, verdict.contained), (false, false));
     assert_eq!(verdict.outcome, Outcome::Spread);
     assert_eq!(verdict.violations[0].cell(), Some(1));
+}
+
+#[test]
+fn silence_is_the_end_of_the_machine() {
+    let mut run = good_run();
+    run.end = End::Silence;
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.outcome, Outcome::SystemDown);
+    assert!(verdict.violations[0].text().contains("no CPU works"));
+}
+
+#[test]
+fn a_cell_whose_programs_a_fault_ended_is_not_silently_well() {
+    let mut run = good_run();
+    run.after[1] = cell(1, 10);
+    run.records.clear();
+    run.injected[0].fault = Fault::Inner(InnerFault::ProgramKill);
+    run.injected[0].expectation = Expectation::MayDie;
+    let what = [InnerFault::ProgramKill as u64, 1];
+    let struck = record(101, Source::Cell(1), Event::Struck, what);
+    run.records.push(struck);
+    run.progressing[1] = false;
+    let verdict = Verdict::of(&run);
+    assert_eq!(
+        (verdict.held, verdict.outcome),
+        (true, Outcome::ServiceLost)
+    );
+    assert_eq!(verdict.out_of_work, [1]);
+    // Of another fault it hangs, and nobody noticed.
+    run.records.clear();
+    let verdict = Verdict::of(&run);
+    assert_eq!(verdict.violations, [Violation::Stopped { cell: 1 }]);
 }
 
 #[test]

@@ -26,12 +26,20 @@ fn usage_errors_exit_with_2() {
         "run --cells 9",
         "run --memory 1T1",
         "run --append tick=1",
+        "run --memory 99999G",
         "inject cpu.halt --then sw.panic",
         "campaign check /nonexistent.toml",
         "campaign run /nonexistent.toml --runs 0",
         "campaign report /nonexistent",
         "campaign compare /nonexistent /nonexistent",
         "replay /nonexistent 0",
+        "iso /",
+        "iso /nonexistent/x.iso",
+        "inject cpu.halt --trace /nonexistent/x.json",
+        "inject cpu.halt --trace /",
+        "inject rpc.drop --cell 1 --to 1",
+        "campaign check /",
+        "campaign report / --mttf 3m",
     ] {
         let output = hive(words);
         assert_eq!(output.status.code(), Some(2), "{words}");
@@ -69,4 +77,19 @@ fn the_catalogue_is_printed_as_text_and_as_json() {
         String::from_utf8_lossy(&text.stdout).lines().count(),
         faults + 1
     );
+}
+
+#[test]
+fn a_campaign_needs_a_directory_and_says_so_before_anything_is_built() {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/campaigns/hive-1995.toml"
+    );
+    let output = hive(&format!("campaign run {file} --out {file}"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is no directory"));
+    let output = hive(&format!(
+        "campaign check {file} --states /nonexistent/x.svg"
+    ));
+    assert_eq!(output.status.code(), Some(2));
 }

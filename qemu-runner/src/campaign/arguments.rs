@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::campaign::validate::RUNS_MAX;
 use crate::cli::ImageArguments;
+use crate::units::{Span, parse_span};
 
 /// What to do with a campaign.
 #[derive(Debug, Subcommand)]
@@ -76,6 +77,13 @@ pub enum StopOn {
 pub struct ReportArguments {
     /// The directory of the campaign.
     pub directory: PathBuf,
+    /// Where the files of the report are written; if not said, beside the runs.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub out: Option<PathBuf>,
+    /// Work out, as a model, how much of the time a cell that fails once in so long would be there,
+    /// and its programs: 30d, 12h, 1y.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub mttf: Option<Span>,
 }
 
 /// Arguments of `campaign compare`.

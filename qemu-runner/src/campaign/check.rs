@@ -301,7 +301,7 @@ pub fn command(arguments: &CheckArguments, format: Format) -> Result<Ending> {
     let checked = Checked::of(&campaign);
     if let Some(path) = &arguments.states {
         let written = std::fs::write(path, checked.states.svg()?);
-        written.context(|| format!("--states: writing {}", path.display()))?;
+        written.argument(|| format!("--states: writing {}", path.display()))?;
     }
     match format {
         Format::Json => print_json(&checked)?,

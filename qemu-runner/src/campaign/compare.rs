@@ -1,7 +1,11 @@
 //! Two campaigns side by side, class by class.
 //!
-//! Shares are compared by Newcombe's interval, and by Fisher's test where there are few runs; times
-//! by ranks; and where both campaigns drew the same faults from one seed, run by run.
+//! Shares are compared by Newcombe's interval and by Fisher's test; times by ranks; and where both
+//! campaigns drew the same faults from one seed, run by run.
+//!
+//! # Invariants
+//! What is said to differ does so after Holm's correction for all tests of the comparison: with a
+//! hundred tests, five would differ by chance. Intervals are each by themselves.
 
 use serde::Serialize;
 
@@ -9,13 +13,43 @@ use super::arguments::CompareArguments;
 use super::directory::{self, Finished};
 use super::record::Record;
 use super::statistics::differences::chance;
-use super::statistics::{Difference, Pairs, Proportion, Shift, fisher};
+use super::statistics::{Difference, Pairs, Proportion, Shift, fisher, holm};
 use super::summary::{ClassSummary, Summary};
 use crate::error::{Ending, Error, Result};
 use crate::output::{Format, print_json, print_text, push_line, table};
 
 /// What chance may explain one time in twenty.
 const RISK: f64 = 0.05;
+
+/// How likely a difference as great is by chance.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Chance {
+    /// In this test alone.
+    alone: f64,
+    /// In any of the tests made at once.
+    corrected: f64,
+    significant: bool,
+}
+
+impl Chance {
+    /// Of one test.
+    const fn of(alone: f64) -> Self {
+        Self {
+            alone,
+            corrected: 1.0,
+            significant: false,
+        }
+    }
+
+    /// Corrects those of all tests that are made at once. Says how many these are.
+    fn correct(tests: Vec<&mut Self>) -> usize {
+        let alone: Vec<f64> = tests.iter().map(|test| test.alone).collect();
+        for (test, corrected) in tests.into_iter().zip(holm(&alone)) {
+            (test.corrected, test.significant) = (corrected, corrected < RISK);
+        }
+        alone.len()
+    }
+}
 
 /// A share in both campaigns.
 #[derive(Debug, Serialize)]
@@ -25,9 +59,8 @@ struct Share {
     first: Proportion,
     second: Proportion,
     difference: Option<Difference>,
-    /// By Fisher's test, where the counts are too small for the interval.
-    chance: Option<f64>,
-    significant: bool,
+    /// By Fisher's test; none if nothing was counted on either side.
+    chance: Option<Chance>,
 }
 
 /// A latency in both campaigns.
@@ -38,7 +71,8 @@ struct Time {
     median_first_ms: Option<f64>,
     median_second_ms: Option<f64>,
     shift_ms: Shift,
-    significant: bool,
+    /// By Mann and Whitney's test.
+    chance: Chance,
 }
 
 /// The runs that both campaigns drew alike.
@@ -47,8 +81,8 @@ struct Paired {
     class: String,
     /// How often nothing spoke against only one of the two.
     held: Pairs,
-    chance: f64,
-    significant: bool,
+    /// By McNemar's test; none if no pair differs.
+    chance: Option<Chance>,
 }
 
 /// Two campaigns side by side.
@@ -59,6 +93,8 @@ struct Comparison {
     second: String,
     same_file: bool,
     same_images: bool,
+    /// How many tests were made.
+    tests: usize,
     shares: Vec<Share>,
     times: Vec<Time>,
     pairs: Vec<Paired>,
@@ -77,17 +113,13 @@ const SHARES: [(&str, OfClass); 4] = [
 
 impl Share {
     fn of(class: &str, what: &'static str, [first, second]: [Proportion; 2]) -> Self {
-        let difference = Difference::between(first, second);
-        let chance = fisher(first, second);
-        let by_interval = difference.is_some_and(|found| found.is_significant());
         Self {
             class: class.into(),
             what,
             first,
             second,
-            difference,
-            chance,
-            significant: chance.map_or(by_interval, |chance| chance < RISK),
+            difference: Difference::between(first, second),
+            chance: fisher(first, second).map(Chance::of),
         }
     }
 }
@@ -130,7 +162,7 @@ fn times(a: &ClassSummary, b: &ClassSummary) -> Vec<Time> {
             what,
             median_first_ms,
             median_second_ms,
-            significant: shift.chance < RISK,
+            chance: Chance::of(shift.chance),
             shift_ms: shift,
         })
     };
@@ -155,12 +187,10 @@ fn paired(class: &str, pairs: &[(&Record, &Record)]) -> Paired {
         .iter()
         .map(|(a, b)| [!a.is_violation(), !b.is_violation()]);
     let held = Pairs::counting(held);
-    let chance = held.chance();
     Paired {
         class: class.into(),
         held,
-        chance,
-        significant: chance < RISK,
+        chance: held.chance().map(Chance::of),
     }
 }
 
@@ -192,18 +222,26 @@ fn compare(first: &Finished, second: &Finished) -> Comparison {
     let shares = common.iter().flat_map(|(a, b)| {
         SHARES.map(|(what, share)| Share::of(&a.class, what, [share(a), share(b)]))
     });
+    let mut shares: Vec<Share> = shares.collect();
+    let mut times: Vec<Time> = common.iter().flat_map(|(a, b)| times(a, b)).collect();
     let names: Vec<&str> = common.iter().map(|(a, _)| a.class.as_str()).collect();
+    let mut pairs = pairs(first, second, &names);
+    let tests = shares.iter_mut().filter_map(|one| one.chance.as_mut());
+    let tests = tests.chain(times.iter_mut().map(|one| &mut one.chance));
+    let tests = tests.chain(pairs.iter_mut().filter_map(|one| one.chance.as_mut()));
+    let tests = Chance::correct(tests.collect());
     let (one, other) = (&first.manifest, &second.manifest);
     Comparison {
-        schema: "hive-campaign-compare/2",
+        schema: "hive-campaign-compare/3",
+        tests,
         first: headline(&a),
         second: headline(&b),
         same_file: one.file == other.file,
         same_images: (&one.monitor_sha256, &one.kernel_sha256)
             == (&other.monitor_sha256, &other.kernel_sha256),
-        shares: shares.collect(),
-        times: common.iter().flat_map(|(a, b)| times(a, b)).collect(),
-        pairs: pairs(first, second, &names),
+        shares,
+        times,
+        pairs,
         same_memory: same_memory(first, second),
     }
 }
@@ -239,8 +277,17 @@ pub fn command(arguments: &CompareArguments, format: Format) -> Result<Ending> {
     Ok(Ending::Held)
 }
 
-const fn mark(significant: bool) -> &'static str {
-    if significant { "differs" } else { "" }
+/// The chance in all tests together, and whether that is a difference.
+fn corrected(found: Option<Chance>) -> [String; 2] {
+    match found {
+        None => ["-".into(), String::new()],
+        Some(found) if found.significant => [chance(found.corrected), "differs".into()],
+        Some(found) => [chance(found.corrected), String::new()],
+    }
+}
+
+fn alone(found: Option<Chance>) -> String {
+    found.map_or_else(|| "-".into(), |found| chance(found.alone))
 }
 
 impl Comparison {
@@ -263,6 +310,12 @@ impl Comparison {
                  many failures there were, not only shares."
             ));
         }
+        let tests = self.tests;
+        line(format_args!(
+            "{tests} tests at once: \"differs\" is what chance explains in less than {RISK} of \
+             cases after Holm's correction for so many; intervals and single chances are each by \
+             themselves."
+        ));
         line(format_args!("\n{}", self.shares()));
         line(format_args!("{}", self.times()));
         if self.pairs.is_empty() {
@@ -289,20 +342,22 @@ impl Comparison {
             "second",
             "second less first, at 95 %",
             "chance (Fisher)",
+            "corrected",
             "",
         ];
         let mut rows = vec![headings.map(String::from).to_vec()];
         rows.extend(self.shares.iter().map(|line| {
             let difference = line.difference;
-            vec![
+            let mut row = vec![
                 line.class.clone(),
                 line.what.into(),
                 line.first.text(),
                 line.second.text(),
                 difference.map_or_else(|| "-".into(), |found| found.text()),
-                line.chance.map_or_else(|| "-".into(), chance),
-                mark(line.significant).into(),
-            ]
+                alone(line.chance),
+            ];
+            row.extend(corrected(line.chance));
+            row
         }));
         table(&rows)
     }
@@ -314,20 +369,22 @@ impl Comparison {
             "first",
             "second",
             "shift, ms, at 95 % (Hodges and Lehmann; chance by Mann and Whitney)",
+            "corrected",
             "",
         ];
         let mut rows = vec![headings.map(String::from).to_vec()];
         let shown =
             |time: Option<f64>| time.map_or_else(|| "-".into(), |time| format!("{time:.1}"));
         rows.extend(self.times.iter().map(|line| {
-            vec![
+            let mut row = vec![
                 line.class.clone(),
                 line.what.into(),
                 shown(line.median_first_ms),
                 shown(line.median_second_ms),
                 line.shift_ms.text(),
-                mark(line.significant).into(),
-            ]
+            ];
+            row.extend(corrected(Some(line.chance)));
+            row
         }));
         table(&rows)
     }
@@ -339,18 +396,20 @@ impl Comparison {
             "held in the first only",
             "in the second only",
             "chance (McNemar)",
+            "corrected",
             "",
         ];
         let mut rows = vec![headings.map(String::from).to_vec()];
         rows.extend(self.pairs.iter().map(|one| {
-            vec![
+            let mut row = vec![
                 one.class.clone(),
                 one.held.pairs.to_string(),
                 one.held.first_only.to_string(),
                 one.held.second_only.to_string(),
-                chance(one.chance),
-                mark(one.significant).into(),
-            ]
+                alone(one.chance),
+            ];
+            row.extend(corrected(one.chance));
+            row
         }));
         table(&rows)
     }

@@ -47,17 +47,17 @@ fn what_differs_is_said_to_differ() {
         .shares
         .iter()
         .find(|line| line.what == "not contained");
-    assert!(escaped.unwrap().significant && escaped.unwrap().chance.is_some());
+    assert!(escaped.unwrap().chance.unwrap().significant);
     let hint = comparison
         .times
         .iter()
         .find(|line| line.what == "fault to first hint");
     let hint = hint.unwrap();
-    assert!(hint.significant);
+    assert!(hint.chance.significant);
     assert!((hint.shift_ms.shift.unwrap() - 50.0).abs() < 1e-6);
     let all = comparison.pairs.last().unwrap();
     assert_eq!((all.held.pairs, all.held.first_only), (40, 0));
-    assert!(all.held.second_only == 30 && all.significant);
+    assert!(all.held.second_only == 30 && all.chance.unwrap().significant);
     let text = comparison.text();
     assert!(
         text.contains("differs") && text.contains("McNemar"),
@@ -68,9 +68,12 @@ fn what_differs_is_said_to_differ() {
 #[test]
 fn what_is_the_same_is_not() {
     let comparison = compare(&campaign(7, 2, 0), &campaign(7, 2, 0));
-    assert!(comparison.shares.iter().all(|line| !line.significant));
-    assert!(comparison.times.iter().all(|line| !line.significant));
-    assert!(comparison.pairs.iter().all(|one| !one.significant));
+    let significant = |chance: &Option<Chance>| chance.is_some_and(|chance| chance.significant);
+    let shares = &comparison.shares;
+    assert!(!shares.iter().any(|line| significant(&line.chance)));
+    assert!(!comparison.times.iter().any(|line| line.chance.significant));
+    let pairs = &comparison.pairs;
+    assert!(!pairs.iter().any(|one| significant(&one.chance)));
     assert_eq!(comparison.same_memory, Some(Proportion::new(40, 40)));
     let differs = compare(&campaign(7, 2, 0), &campaign(7, 3, 0));
     assert_eq!(differs.same_memory, Some(Proportion::new(39, 40)));
@@ -89,4 +92,22 @@ fn other_seeds_make_no_pairs() {
     let comparison = compare(&campaign(7, 2, 0), &campaign(8, 2, 0));
     assert!(comparison.pairs.is_empty() && comparison.same_memory.is_none());
     assert!(comparison.text().contains("nothing to pair"));
+}
+
+/// Six runs that only the first held of forty, without a doubt alone: 2 in 2 to the power of 6. But
+/// other tests are made with it.
+#[test]
+fn one_small_chance_among_many_is_no_difference() {
+    let comparison = compare(&campaign(7, 0, 0), &campaign(7, 6, 0));
+    let all = comparison.pairs.last().unwrap();
+    let chance = all.chance.unwrap();
+    assert!((chance.alone - 2.0 / 64.0).abs() < 1e-9);
+    assert!(chance.alone < RISK && !chance.significant);
+    assert!(comparison.tests > 2 && chance.corrected > 2.0 * chance.alone);
+    let text = comparison.text();
+    let said = format!("{} tests at once", comparison.tests);
+    assert!(
+        text.contains(&said) && !text.contains("  differs"),
+        "{text}"
+    );
 }

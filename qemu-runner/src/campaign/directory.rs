@@ -21,6 +21,7 @@ use crate::commands::Setup;
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
 use crate::launch::Mode;
+use crate::output::quoted;
 
 const MANIFEST: &str = "manifest.json";
 const RUNS: &str = "runs.jsonl";
@@ -140,7 +141,7 @@ pub fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(&path).context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(&path).argument(|| format!("reading {}", path.display()))?;
     let refused = |error| Error::Usage(format!("{}: {error}", path.display()));
     let manifest: Manifest = serde_json::from_str(&text).map_err(refused)?;
     if manifest.schema != SCHEMA {
@@ -156,15 +157,20 @@ fn read_runs(path: &Path) -> Result<(BTreeMap<u32, Record>, u64)> {
     if !path.exists() {
         return Ok((records, 0));
     }
-    let bytes = fs::read(path).context(|| format!("reading {}", path.display()))?;
+    let bytes = fs::read(path).argument(|| format!("reading {}", path.display()))?;
     let whole = bytes
         .iter()
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |end| end + 1);
     let lines = bytes[..whole].split(|&byte| byte == b'\n');
     for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
-        let refused =
-            |error| Error::Usage(format!("{}: line {}: {error}", path.display(), number + 1));
+        let refused = |error| {
+            let (shown, number) = (path.display(), number + 1);
+            Error::Usage(format!(
+                "{shown}: line {number} is damaged, or of another version of the runner: {error}; \
+                 take the line out, and --resume carries out its run again"
+            ))
+        };
         let record: Record = serde_json::from_slice(line).map_err(refused)?;
         records.insert(record.run(), record);
     }
@@ -205,14 +211,15 @@ impl Journal {
                 "{shown} holds no campaign to go on with"
             )));
         }
-        fs::create_dir_all(path).context(|| format!("creating {shown}"))?;
+        fs::create_dir_all(path).argument(|| format!("creating the directory {shown}"))?;
         let runs = lock(path)?;
         let mut manifest = manifest.clone();
         // Only now, because another runner may have been quicker.
         if let Some(old) = read_manifest(path)? {
             if beginning == Beginning::New {
                 return Err(Error::Usage(format!(
-                    "{shown} holds a campaign already; --resume {shown} goes on with it"
+                    "{shown} holds a campaign already; --resume {} goes on with it",
+                    quoted(path)
                 )));
             }
             if let Some(what) = old.differs_from(&manifest) {
@@ -265,7 +272,7 @@ impl Journal {
 fn lock(directory: &Path) -> Result<File> {
     let (path, shown) = (directory.join(RUNS), directory.display());
     let opened = OpenOptions::new().create(true).append(true).open(&path);
-    let runs = opened.context(|| format!("opening {}", path.display()))?;
+    let runs = opened.argument(|| format!("opening {}", path.display()))?;
     match runs.try_lock() {
         Ok(()) => Ok(runs),
         Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(

@@ -170,3 +170,25 @@ fn runs_that_would_be_drawn_otherwise_are_not_gone_on_with() {
         "a report is still made"
     );
 }
+
+#[test]
+fn a_damaged_line_is_named_with_what_helps() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), &manifest(), Beginning::New).unwrap();
+    journal.add(record(0)).unwrap();
+    journal.runs.write_all(b"{\"resolved\":7}\n").unwrap();
+    let error = read(directory.path()).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let words = error.to_string();
+    assert!(
+        words.contains("line 2 is damaged") && words.contains("--resume"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_file_is_no_directory() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = Journal::open(file.path(), &manifest(), Beginning::New).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+}

@@ -207,7 +207,8 @@ impl Job<'_> {
                 let limit = pause_limit(self.campaign);
                 Ok(Record::of(resolved, &run, limit, started.elapsed()))
             }
-            // Neither says anything about this run alone.
+            Err(Error::Down(how)) => Ok(Record::down(resolved, &how, started.elapsed())),
+            // None says anything about this run alone.
             Err(error @ (Error::Interrupted | Error::Usage(_) | Error::Build(_))) => Err(error),
             Err(error) => Ok(Record::failed(resolved, &error, started.elapsed())),
         }

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
+use crate::campaign::arguments::ReportArguments;
 use crate::campaign::directory::Beginning;
 use crate::campaign::directory::tests::manifest;
 use crate::campaign::report;
 use crate::campaign::summary::Summary;
 use crate::error::Ending;
+use crate::fault::plan::Kind;
+use crate::output::Format;
 use crate::verdict::tests::{cell, good_run};
 
 /// Gives a run that is made up, and fails where it is told to.
@@ -14,6 +17,7 @@ struct Fake {
     carried_out: Mutex<Vec<u32>>,
     interrupt_at: Option<u32>,
     dead_at: Vec<u32>,
+    down_at: Vec<u32>,
     escapes_at: Option<u32>,
 }
 
@@ -23,6 +27,7 @@ fn fake() -> Fake {
         carried_out: Mutex::default(),
         interrupt_at: None,
         dead_at: Vec::new(),
+        down_at: Vec::new(),
         escapes_at: None,
     }
 }
@@ -35,6 +40,10 @@ impl Engine for Fake {
         self.carried_out.lock().unwrap().push(run.run);
         if self.dead_at.contains(&run.run) {
             return Err(Error::Qemu("ended with signal 9".into()));
+        }
+        if self.down_at.contains(&run.run) {
+            let words = "the machine went down while booting: RESET\nits last words";
+            return Err(Error::Down(words.into()));
         }
         let mut observed = good_run();
         if self.escapes_at == Some(run.run) {
@@ -115,6 +124,51 @@ fn a_dead_qemu_costs_its_run_only() {
     let all = &summary.overall;
     assert_eq!(all.runs as u64, all.manifested.of + 1, "it is no success");
     assert_eq!(all.contained_at_worst.of, all.contained.of + 1);
+}
+
+#[test]
+fn a_machine_that_does_not_boot_is_no_failure_of_the_host() {
+    let bench = Bench::new();
+    let engine = Fake {
+        down_at: (0..10).collect(),
+        ..fake()
+    };
+    let (ended, journal) = bench.run(&engine, Beginning::New, None);
+    ended.unwrap();
+    let records = &journal.records;
+    assert!(records.values().all(Record::is_violation));
+    assert_eq!(records[&0].containment, Containment::SystemFailure);
+    let fault = records.values().find(|run| run.kind() == Kind::Fault);
+    let fault = fault.unwrap();
+    assert_eq!(fault.containment, Containment::NotInjected);
+    assert_eq!(fault.also, [Containment::SystemFailure]);
+    assert!(!fault.reasons().contains("last words"));
+    let summary = Summary::of(&manifest(), records.values());
+    assert_eq!(summary.totals.infra, 0);
+    assert_eq!(summary.ended().unwrap(), Ending::Violated);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_shown_all_the_same() {
+    let bench = Bench::new();
+    let (_, journal) = bench.run(&fake(), Beginning::New, None);
+    let mut arguments = ReportArguments {
+        directory: journal.path().into(),
+        out: None,
+        mttf: None,
+    };
+    // In the way of the first file, for root too.
+    std::fs::create_dir(journal.path().join(".summary.json")).unwrap();
+    let ended = report::command(&arguments, Format::Json).unwrap();
+    assert_eq!(ended, Ending::Unable);
+    arguments.out = Some(journal.path().join("else where"));
+    let ended = report::command(&arguments, Format::Json).unwrap();
+    assert_eq!(ended, Ending::Held);
+    let page = std::fs::read_to_string(journal.path().join("else where/report.html"));
+    assert!(!page.unwrap().contains("else where"));
+    arguments.out = Some(journal.path().join("runs.jsonl"));
+    let refused = report::command(&arguments, Format::Json).unwrap_err();
+    assert_eq!(refused.exit_code(), 2);
 }
 
 #[test]

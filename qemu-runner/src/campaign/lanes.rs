@@ -8,7 +8,8 @@
 //! 3. Where two states hold at once, the later in the order of [`Phase`] is shown.
 //!
 //! # Not guaranteed
-//! A cell that is sick and goes on counts as up until somebody says otherwise.
+//! A cell that is sick and goes on counts as up until somebody says otherwise; so does one that
+//! serves on without its programs.
 
 use std::collections::BTreeSet;
 
@@ -224,7 +225,7 @@ pub fn lanes(run: &Observation) -> Vec<Lane> {
     for (at, cell) in stops {
         lanes.change(milliseconds_between(start, at), |now| now[cell].dies());
     }
-    if let End::SystemDown(_) = run.end {
+    if let End::SystemDown(_) | End::Silence = run.end {
         let at = milliseconds_between(start, run.ended_at);
         lanes.change(at, |now| now.iter_mut().for_each(Now::dies));
     }
@@ -380,11 +381,13 @@ mod tests {
 
     #[test]
     fn a_machine_that_goes_down_takes_every_cell_along() {
-        let mut run = good_run();
-        run.end = End::SystemDown("RESET".into());
-        let lanes = of(&mut run);
-        let down = |lane: &Lane| lane.last().is_some_and(|&(_, phase)| phase == Phase::Down);
-        assert!(lanes.iter().all(down));
+        for end in [End::SystemDown("RESET".into()), End::Silence] {
+            let mut run = good_run();
+            run.end = end;
+            let lanes = of(&mut run);
+            let down = |lane: &Lane| lane.last().is_some_and(|&(_, phase)| phase == Phase::Down);
+            assert!(lanes.iter().all(down));
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn load(path: &Path) -> Result<(String, Campaign)> {
     if !path.is_file() {
         return Err(Error::Usage(format!("{shown} is not a file")));
     }
-    let bytes = fs::read(path).context(|| format!("reading {shown}"))?;
+    let bytes = fs::read(path).argument(|| format!("reading {shown}"))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::Usage(format!("{shown} is not text in UTF-8")))?;
     let campaign =

@@ -5,8 +5,9 @@
 //!
 //! # Invariants
 //! 1. The first label that applies holds, in the order of [`Containment`]; but nothing that broke
-//!    containment is hidden behind a second fault that never struck.
-//!    The others that apply are kept beside it.
+//!    containment is hidden behind a second fault that never struck. Where not even the first did,
+//!    nothing came of a fault. The other labels that apply are kept beside the one that holds, and
+//!    the run speaks against the machine all the same.
 //! 2. What could not be judged ([`Containment::is_valid`]) counts for nothing, and is shown.
 //! 3. That a cell met its fault is said only where the fault cannot be missed.
 //!
@@ -19,6 +20,7 @@
 
 use std::collections::BTreeSet;
 
+use cell::CellId;
 use cell::machine::{CellState, EvidenceKind};
 use cell::trace::Event;
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::Kind;
 use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
-use crate::observation::{CellSnapshot, Observation};
+use crate::observation::{CellSnapshot, Observation, Reached};
 use crate::verdict::{Verdict, Violation};
 
 macro_rules! labels {
@@ -54,7 +56,8 @@ labels! {
     Containment {
         /// The runner or QEMU failed.
         Infra = "infrastructure",
-        /// The trigger never fired, or the fault was never carried out.
+        /// The trigger never fired, the fault was never carried out, or the machine did not last
+        /// until then.
         NotInjected = "not injected",
         /// No cell serves: the machine went down, or every cell did.
         SystemFailure = "system failure",
@@ -91,6 +94,8 @@ labels! {
         Paused = "paused",
         /// Cells voted, and expelled nobody.
         FalseAlarm = "false alarm",
+        /// A fault after the first found its target gone: the run shows what came of the others.
+        LeftOut = "later fault left out",
     }
 }
 
@@ -107,6 +112,10 @@ labels! {
         FsvLocal = "local fail-silence violation",
         /// The fault itself was the stop.
         Halted = "halted",
+        /// The fault ended its programs: it serves on, and does no work any more.
+        ServiceLost = "service lost",
+        /// The fault ended programs of it, and the others work on.
+        ProgramsLost = "programs lost",
         /// The fault was surely met, and the cell went on.
         Masked = "masked",
         /// The cell went on, and whether it ever met the fault is not known.
@@ -179,6 +188,7 @@ pub fn flags(run: &Observation, verdict: &Verdict, limit: PauseLimit) -> Vec<Fla
         (Flag::Overkill, verdict.violations.iter().any(needless)),
         (Flag::Paused, is_paused(verdict, limit)),
         (Flag::FalseAlarm, run.false_alarms() > 0),
+        (Flag::LeftOut, !run.left_out.is_empty()),
     ];
     let found = found.into_iter().filter(|&(_, holds)| holds);
     found.map(|(flag, _)| flag).collect()
@@ -206,8 +216,16 @@ fn containment(
     effect: Option<Effect>,
     limit: PauseLimit,
 ) -> Containment {
-    if let Some(&worst) = labels(run, verdict, latencies).first() {
+    let labels = labels(run, verdict, latencies);
+    let fell_short = run.reached == Reached::Work;
+    if effect.is_some() && (fell_short || run.injected.is_empty()) {
+        return Containment::NotInjected;
+    }
+    if let Some(&worst) = labels.first() {
         return worst;
+    }
+    if fell_short {
+        return Containment::NotInjected;
     }
     let asked_in_vain = !run.not_triggered.is_empty() || !run.not_carried_out.is_empty();
     if effect.is_some() && (asked_in_vain || !carried_out(run, verdict)) {
@@ -216,11 +234,12 @@ fn containment(
     if is_paused(verdict, limit) {
         return Containment::Degraded;
     }
-    let failed = !verdict.dead.is_empty() || effect == Some(Effect::FsvLocal);
+    let is_poorer = matches!(effect, Some(Effect::ServiceLost | Effect::ProgramsLost));
+    let failed = !verdict.dead.is_empty() || is_poorer || effect == Some(Effect::FsvLocal);
     let back = |violation: &Violation| matches!(violation, Violation::NotReintegrated { .. });
     match failed {
         false => Containment::NotManifested,
-        true if verdict.violations.iter().any(back) => Containment::Contained,
+        true if verdict.violations.iter().any(back) || is_poorer => Containment::Contained,
         true => Containment::ContainedReintegrated,
     }
 }
@@ -259,14 +278,16 @@ fn label(
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
             match (noticed, is_target(cell)) {
-                (true, _) => Containment::RecoveryFailed,
+                (true, true) => Containment::RecoveryFailed,
                 (false, true) => Containment::Missed,
-                (false, false) => Containment::Propagated,
+                (_, false) if is_held_up(run, *cell) => Containment::RecoveryFailed,
+                (_, false) => Containment::Propagated,
             }
         }
         Violation::Unaccounted { .. } => Containment::RecoveryFailed,
         Violation::NotReintegrated { .. }
         | Violation::NotTriggered
+        | Violation::TargetGone { .. }
         | Violation::NotCarriedOut { .. } => return None,
     })
 }
@@ -281,6 +302,19 @@ fn broke_down(run: &Observation, cell: usize) -> bool {
         _ => false,
     };
     run.since_start().any(about)
+}
+
+/// Whether a survivor's work is held by a recovery that did not end, or that nobody began though
+/// somebody died. Who alone took no part in one hangs.
+fn is_held_up(run: &Observation, cell: usize) -> bool {
+    let is_phase =
+        |record: &&Observed| matches!(record.event, Event::RecoveryBegin | Event::Resume);
+    let phases = || run.since_start().filter(is_phase);
+    let own = |record: &&Observed| record.source == Source::Cell(cell);
+    match phases().filter(own).last() {
+        Some(last) => last.event == Event::RecoveryBegin,
+        None => !run.dead().is_empty() && phases().next().is_none(),
+    }
 }
 
 /// Whether every fault that a cell was asked to do to itself was done, and struck something if it
@@ -324,6 +358,10 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
         Effect::Hang
     } else if wrong {
         Effect::FsvLocal
+    } else if verdict.out_of_work.contains(&cell) {
+        Effect::ServiceLost
+    } else if CellId::new(cell).is_some_and(|id| run.robbed().contains(id)) {
+        Effect::ProgramsLost
     } else if !first.fault.is_latent() {
         Effect::Masked
     } else {

@@ -8,7 +8,7 @@ use crate::fault::catalogue::Expectation;
 use crate::verdict::tests::{cell, good_run, record, stays_out};
 use cell::fault::InnerFault;
 
-use crate::observation::{End, Injected};
+use crate::observation::{End, Injected, Missed};
 
 type Change = fn(&mut Observation);
 
@@ -44,7 +44,16 @@ fn drops_messages(run: &mut Observation, said: Event) {
     run.records.push(record(101, Source::Cell(1), said, what));
 }
 
-const FAULTS: [(&str, Change, Containment, Effect); 16] = [
+/// Cell 1 was asked to end programs, and says that it ended some.
+fn loses_programs(run: &mut Observation) {
+    survived(run);
+    asked_for(run, InnerFault::ProgramKill);
+    let what = [InnerFault::ProgramKill as u64, 1];
+    let struck = record(101, Source::Cell(1), Event::Struck, what);
+    run.records.push(struck);
+}
+
+const FAULTS: [(&str, Change, Containment, Effect); 20] = [
     (
         "as it is",
         |_| {},
@@ -121,10 +130,46 @@ const FAULTS: [(&str, Change, Containment, Effect); 16] = [
         Effect::Hang,
     ),
     (
-        "a survivor does not go on",
+        "a survivor hangs, though recovery is over",
         |run| run.progressing[0] = false,
+        Containment::Propagated,
+        Effect::Halted,
+    ),
+    (
+        "a survivor is held by a recovery that does not end",
+        |run| {
+            run.progressing[0] = false;
+            let own = |record: &Observed| record.source == Source::Cell(0);
+            run.records
+                .retain(|record| !own(record) || record.event != Event::Resume);
+        },
         Containment::RecoveryFailed,
         Effect::Halted,
+    ),
+    (
+        "nobody recovers",
+        |run| {
+            run.progressing[0] = false;
+            let phases = [Event::RecoveryBegin, Event::Resume];
+            run.records.retain(|record| !phases.contains(&record.event));
+        },
+        Containment::RecoveryFailed,
+        Effect::Halted,
+    ),
+    (
+        "all its programs are gone, and nobody notices",
+        |run| {
+            loses_programs(run);
+            run.progressing[1] = false;
+        },
+        Containment::Contained,
+        Effect::ServiceLost,
+    ),
+    (
+        "some of its programs are gone",
+        loses_programs,
+        Containment::Contained,
+        Effect::ProgramsLost,
     ),
     (
         "asked for and done, with no effect",
@@ -236,6 +281,54 @@ fn a_second_fault_that_never_struck_hides_no_escape() {
     };
     let found = classified(Kind::Fault, escaped, None);
     assert_eq!(found.0, Containment::WrongAccusation);
+}
+
+#[test]
+fn a_fault_that_never_struck_has_no_outcome_and_hides_nothing() {
+    let down: Change = |run| {
+        run.injected.clear();
+        run.reached = Reached::Work;
+        run.end = End::SystemDown("RESET".into());
+    };
+    assert_eq!(
+        classified(Kind::Fault, down, None).0,
+        Containment::NotInjected
+    );
+    for kind in [Kind::Golden, Kind::Null] {
+        let found = classified(kind, down, None);
+        assert_eq!(found, (Containment::SystemFailure, None));
+    }
+    let silent: Change = |run| {
+        run.injected.clear();
+        run.reached = Reached::Work;
+        run.end = End::Silence;
+    };
+    let found = classified(Kind::Golden, silent, None);
+    assert_eq!(found.0, Containment::SystemFailure);
+    // A panic that did not end in recovery in time, and nothing else to say of it.
+    let rehearsed: Change = |run| (run.reached, run.end) = (Reached::Work, End::Bound);
+    let found = classified(Kind::Null, rehearsed, None);
+    assert_eq!(found.0, Containment::NotInjected);
+    let waits: Change = |run| {
+        run.injected.clear();
+        run.not_triggered = vec![Fault::Host(HostFault::CpuHalt)];
+        run.control_from = Some(100_000_000);
+    };
+    let found = classified(Kind::Fault, waits, None);
+    assert_eq!(found.0, Containment::NotInjected);
+}
+
+#[test]
+fn a_later_fault_whose_target_is_gone_leaves_the_outcome_of_the_first() {
+    let mut run = good_run();
+    let fault = Fault::Host(HostFault::CpuHalt);
+    run.left_out = vec![Missed { fault, cell: 1 }];
+    let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
+    let found = classify(Kind::Fault, &run, &verdict, &latencies, None);
+    let halted = (Containment::ContainedReintegrated, Some(Effect::Halted));
+    assert_eq!(found, halted);
+    assert_eq!(flags(&run, &verdict, None), [Flag::LeftOut]);
+    assert!(!verdict.held, "who asked for it is told");
 }
 
 #[test]

@@ -156,6 +156,26 @@ impl Record {
         }
     }
 
+    /// A run whose machine went down before all cells served.
+    pub fn down(resolved: Resolved, how: &str, wall: Duration) -> Self {
+        // The rest is the serial log.
+        let how = how.lines().next().unwrap_or_default();
+        let (containment, also) = match resolved.kind {
+            Kind::Fault => (Containment::NotInjected, vec![Containment::SystemFailure]),
+            Kind::Golden | Kind::Null => (Containment::SystemFailure, Vec::new()),
+        };
+        Self {
+            containment,
+            also,
+            violations: vec![Broken {
+                invariant: Invariant::MachineStaysUp,
+                text: how.into(),
+            }],
+            infra: None,
+            ..Self::failed(resolved, &Error::Down(how.into()), wall)
+        }
+    }
+
     /// A run that could not be carried out.
     pub fn failed(resolved: Resolved, error: &Error, wall: Duration) -> Self {
         Self {
@@ -181,6 +201,12 @@ impl Record {
     /// Whether it injects anything.
     pub const fn kind(&self) -> Kind {
         self.resolved.kind
+    }
+
+    /// Whether the runner and its emulator did their part, so that what must hold of the machine
+    /// can be asked.
+    pub const fn was_carried_out(&self) -> bool {
+        self.infra.is_none()
     }
 
     /// Whether something speaks against the system. A fault that never struck does not; what came
@@ -231,7 +257,9 @@ impl Measured {
     }
 
     fn of(run: &Observation, verdict: &Verdict, latencies: Latencies) -> Self {
-        let others = verdict.violations.iter().filter_map(Violation::cell);
+        let of_the_system = verdict.violations.iter();
+        let of_the_system = of_the_system.filter(|one| one.invariant().is_of_the_system());
+        let others = of_the_system.filter_map(Violation::cell);
         let affected: BTreeSet<usize> = others
             .filter(|cell| !verdict.targets.contains(cell))
             .collect();

@@ -217,6 +217,7 @@ impl<'a> Draw<'a> {
             let mut strike = self.strike(&which, class.strike(), &[]);
             if repeat.anew == Anew::Place {
                 (strike.cell, strike.cpu_index) = (first.cell, first.cpu_index);
+                strike.hook = self.hook(&which, class.strike(), first.cell);
             }
             let wait = self.number(
                 &format!("{which} delay"),
@@ -277,7 +278,16 @@ impl<'a> Draw<'a> {
             number.map_or(0, |number| self.number(&format!("{which} {what}"), number))
         };
         let cells = self.campaign.machine.get_ref().cells;
-        let to = |to| self.choice(&format!("{which} to"), to, cells, &[cell]);
+        // A cell sends itself no messages.
+        let to = |to: &Choice| {
+            let others = match to {
+                Choice::Random | Choice::RandomSurvivor => Choice::RandomSurvivor,
+                Choice::Of(cells) => {
+                    Choice::Of(cells.iter().copied().filter(|&to| to != cell).collect())
+                }
+            };
+            self.choice(&format!("{which} to"), &others, cells, &[cell])
+        };
         let operation = target.operation.as_deref().map(parse_operation);
         let probability = when.probability.as_ref();
         Hook {

@@ -147,3 +147,28 @@ fn a_series_keeps_its_cell_or_draws_everything_anew() {
         }
     }
 }
+
+#[test]
+fn a_cell_is_never_asked_to_spoil_its_messages_to_itself() {
+    for to in ["\"random\"", "\"random_survivor\"", "[0, 2]"] {
+        let file = SERIES.replacen("\"random_survivor\"", to, 1);
+        let file = file.replace("mem.burst\"\narea = \"heap", "rpc.corrupt");
+        let file = file.replacen(
+            "cell = \"random\" }",
+            &format!("cell = \"random\", to = {to} }}"),
+            1,
+        );
+        let campaign = Campaign::parse(&file).unwrap();
+        let mut seen = [false; 4];
+        for run in (0..200).map(|run| Resolved::of(&campaign, 1, run)) {
+            let later = run.then.iter().map(|(strike, _)| strike);
+            for strike in iter::once(&run.first).chain(later) {
+                let to = strike.hook.to.unwrap();
+                assert_ne!(to, strike.cell, "{to}");
+                seen[to] = true;
+            }
+        }
+        let others = !to.starts_with('[');
+        assert_eq!(seen, [true, others, true, others], "{to}");
+    }
+}

@@ -15,12 +15,12 @@ use super::validate::check_names;
 use super::{report, summary::Summary};
 use crate::cli::{EmulatorArgument, ImageArguments};
 use crate::commands::{Setup, prepare, program};
-use crate::error::{Ending, Result};
+use crate::error::{Ending, Error, Result};
 use crate::experiment;
 use crate::images::workspace_root;
 use crate::launch::{Keep, Launch, Mode, Serial};
 use crate::observation::Observation;
-use crate::output::{Format, Progress, print_json, print_text};
+use crate::output::{Format, Progress, counted, print_json, print_text, quoted};
 use crate::watch::Detail;
 
 /// Runs, if neither the command line nor the file says how many.
@@ -75,16 +75,19 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
         super::known_class(&campaign, only)?;
     }
     let at_once = at_once(arguments.jobs, campaign.header.mode);
-    let mut progress = Progress::new();
-    let launch = launch(&campaign, &arguments.images, Keep::Nothing, &mut progress)?;
-    check_names((&arguments.file, &text), &campaign, &launch.images)?;
-    let on = (Setup::of(&launch), &launch.images);
-    let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;
     let (path, beginning) = match (&arguments.resume, &arguments.out) {
         (Some(path), _) => (path.clone(), Beginning::Resumed),
         (None, Some(path)) => (path.clone(), Beginning::New),
         (None, None) => (default_directory(campaign.name(), seed), Beginning::New),
     };
+    if path.exists() && !path.is_dir() {
+        return Err(Error::Usage(format!("{} is no directory", path.display())));
+    }
+    let mut progress = Progress::new();
+    let launch = launch(&campaign, &arguments.images, Keep::Nothing, &mut progress)?;
+    check_names((&arguments.file, &text), &campaign, &launch.images)?;
+    let on = (Setup::of(&launch), &launch.images);
+    let manifest = Manifest::new(&text, &campaign, seed, runs, on)?;
     let mut journal = Journal::open(&path, &manifest, beginning)?;
     let job = Job {
         campaign: &campaign,
@@ -99,8 +102,9 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     let ended = job.carry_out(&engine, &mut journal, &mut progress);
     drop(progress);
     if ended.is_err() {
-        let (finished, shown) = (journal.records.len(), path.display());
-        eprintln!("{finished} finished runs are in {shown}; --resume {shown} goes on");
+        let finished = counted(journal.records.len(), "run");
+        let (shown, word) = (path.display(), quoted(&path));
+        eprintln!("finished so far: {finished}, in {shown}; --resume {word} goes on");
     }
     ended?;
     finish(&journal, &manifest, started.elapsed(), format)

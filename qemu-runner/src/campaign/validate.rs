@@ -357,7 +357,23 @@ impl Check<'_> {
             return self.refuse(strike.target, &problem);
         }
         let cells = self.campaign.machine.get_ref().cells;
-        self.exists(strike.target, "cell", target.to.as_ref(), cells)
+        self.exists(strike.target, "cell", target.to.as_ref(), cells)?;
+        let may_be = |cell: &usize| match &target.cell {
+            Choice::Of(numbers) => numbers.contains(cell),
+            Choice::Random | Choice::RandomSurvivor => true,
+        };
+        let is_alone = |cell: &usize| match &target.to {
+            Some(Choice::Of(numbers)) => numbers.iter().all(|number| number == cell),
+            Some(Choice::Random | Choice::RandomSurvivor) => cells < 2,
+            None => false,
+        };
+        match (0..cells).filter(may_be).find(is_alone) {
+            Some(cell) => {
+                let problem = format!("cell {cell} sends itself nothing; expected another in to");
+                self.refuse(strike.target, &problem)
+            }
+            None => Ok(()),
+        }
     }
 
     fn exists(

@@ -325,6 +325,13 @@ const REFUSED: &[(&str, &str, usize, &str, &str)] = &[
         "no operation \"tea\"",
     ),
     (
+        "\"random_survivor\", operation = \"work\"",
+        "[1]",
+        40,
+        "target",
+        "cell 1 sends itself nothing",
+    ),
+    (
         "operation = \"work\"",
         "program = \"work\"",
         40,

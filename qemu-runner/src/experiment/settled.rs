@@ -2,15 +2,20 @@
 //!
 //! # Invariants
 //! 1. Progress is never judged over less than [`SETTLE`], unless the whole run was shorter: work
-//!    comes in operations, and between two looks there may be none.
-//! 2. One cell that is out does not keep the others from being judged.
+//!    comes in operations, and between two looks there may be none. Nor over much more: what a cell
+//!    did before it stopped says nothing of it now.
+//! 2. A cell whose programs a fault ends need not work for the run to be over; whether it does is
+//!    judged all the same.
+//! 3. One cell that is out does not keep the others from being judged.
 
 use std::time::Duration;
 
+use cell::fault::InnerFault;
 use cell::workload::Operation;
 use cell::{CellId, CellSet};
 use userland::Account;
 
+use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Kind, Plan};
 use crate::observation::CellSnapshot;
 use crate::pace::Moment;
@@ -39,8 +44,12 @@ impl Accounts {
 pub(super) struct Settled {
     /// Whether the cells have workers.
     works: bool,
+    /// The cells that a fault may rob of their programs.
+    may_idle: CellSet,
     /// Since when nothing happened.
-    since: Option<Accounts>,
+    since: Option<Moment>,
+    /// While nothing happens: two to three times [`SETTLE`] ago, and later than that.
+    marks: [Accounts; 3],
     /// From [`SPAN`] to twice that ago, and later than that.
     older: Accounts,
     newer: Accounts,
@@ -48,11 +57,18 @@ pub(super) struct Settled {
 
 impl Settled {
     /// Begins with the cells as they are.
-    pub(super) fn new(cells: &[CellSnapshot], now: Moment) -> Self {
+    pub(super) fn new(cells: &[CellSnapshot], plan: &Plan, now: Moment) -> Self {
         let accounts = Accounts::of(cells, now);
+        let kill = Fault::Inner(InnerFault::ProgramKill);
+        let strikes = plan.strikes().filter(|_| plan.kind == Kind::Fault);
+        let kills = strikes.filter(|strike| strike.fault == kill);
         Self {
             works: cells.iter().any(|cell| cell.account.workers > 0),
+            may_idle: kills
+                .filter_map(|strike| CellId::new(strike.cell))
+                .collect(),
             since: None,
+            marks: std::array::from_fn(|_| accounts.clone()),
             older: accounts.clone(),
             newer: accounts,
         }
@@ -72,23 +88,34 @@ impl Settled {
         if !cells.iter().all(|cell| cell.serves) {
             self.restart();
         }
-        self.since.get_or_insert_with(|| Accounts::of(cells, now));
+        if self.since.is_none() {
+            self.since = Some(now);
+            self.marks.fill(Accounts::of(cells, now));
+        }
+        if now.since(self.marks[2].at) >= SETTLE {
+            self.marks.rotate_left(1);
+            self.marks[2] = Accounts::of(cells, now);
+        }
         self.all_progress(cells, now)
     }
 
     fn all_progress(&self, cells: &[CellSnapshot], now: Moment) -> bool {
-        self.since.as_ref().is_some_and(|since| {
-            let mut progress = self.progress_since(since, cells);
-            now.since(since.at) >= SETTLE && progress.all(|goes_on| goes_on)
+        self.since.is_some_and(|since| {
+            let progress = self.progress_since(&self.marks[0], cells);
+            let need_not = |cell| CellId::new(cell).is_some_and(|id| self.may_idle.contains(id));
+            let mut progress = progress.enumerate();
+            now.since(since) >= SETTLE && progress.all(|(cell, on)| on || need_not(cell))
         })
     }
 
     /// Which cells serve and have finished operations of every kind of late.
     pub(super) fn progressing(&self, cells: &[CellSnapshot], now: Moment) -> Vec<bool> {
-        if self.all_progress(cells, now) {
-            return vec![true; cells.len()];
-        }
-        self.progress_since(&self.older, cells).collect()
+        let since = if self.all_progress(cells, now) {
+            &self.marks[0]
+        } else {
+            &self.older
+        };
+        self.progress_since(since, cells).collect()
     }
 
     fn progress_since<'a>(
@@ -124,7 +151,7 @@ pub(super) fn untouched(before: &[CellSnapshot], after: &[CellSnapshot], plan: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::catalogue::{Fault, HostFault};
+    use crate::fault::catalogue::HostFault;
     use crate::fault::plan::Strike;
     use cell::machine::CellState;
     use cell::{CELLS_MAX, Incarnation};
@@ -158,11 +185,15 @@ mod tests {
 
     const LOOK: Duration = Duration::from_millis(10);
 
+    fn halt() -> Plan {
+        Plan::single(Strike::new(Fault::Host(HostFault::CpuHalt), 1))
+    }
+
     /// Looks as often as a run does, with operations that take 50 looks each; `working` says who
     /// does any. The last cell is out.
     fn run_with_one_out(looks: u64, working: [bool; 2]) -> Vec<bool> {
         let begun = Moment::default();
-        let mut settled = Settled::new(&cells([1; 3]), begun);
+        let mut settled = Settled::new(&cells([1; 3]), &halt(), begun);
         let (mut now, mut seen) = (begun, cells([1; 3]));
         for look in 1..=looks {
             now = now + LOOK;
@@ -181,12 +212,8 @@ mod tests {
 
     #[test]
     fn in_a_control_no_cell_is_a_target() {
-        let fault = Fault::Host(HostFault::CpuHalt);
         let of = |kind| {
-            let plan = Plan {
-                kind,
-                ..Plan::single(Strike::new(fault, 1))
-            };
+            let plan = Plan { kind, ..halt() };
             let found = untouched(&cells([1; 3]), &cells([2; 3]), &plan);
             found.iter().map(CellId::index).collect::<Vec<_>>()
         };
@@ -198,7 +225,7 @@ mod tests {
     #[test]
     fn rest_needs_time_and_work() {
         let begun = Moment::default();
-        let mut settled = Settled::new(&cells([1; 3]), begun);
+        let mut settled = Settled::new(&cells([1; 3]), &halt(), begun);
         assert!(!settled.holds(&cells([1; 3]), begun));
         assert!(!settled.holds(&cells([2; 3]), begun + LOOK), "too early");
         assert!(!settled.holds(&cells([2, 2, 1]), begun + SETTLE), "no work");
@@ -208,6 +235,42 @@ mod tests {
         assert_eq!(
             settled.progressing(&cells([3; 3]), begun + 2 * SETTLE),
             [true; 3]
+        );
+    }
+
+    /// Looks for as long as a run with `plan` that nothing else happens in; cell 1 stops to work
+    /// after so many looks.
+    fn run_with_one_that_stops(plan: &Plan, after: u64) -> (bool, Vec<bool>) {
+        let begun = Moment::default();
+        let mut settled = Settled::new(&cells([1; 3]), plan, begun);
+        let (mut now, mut seen, mut rests) = (begun, cells([1; 3]), false);
+        for look in 1..=200 {
+            now = now + LOOK;
+            seen = cells([1 + look, 1 + look.min(after), 1 + look]);
+            rests = settled.holds(&seen, now);
+        }
+        (rests, settled.progressing(&seen, now))
+    }
+
+    #[test]
+    fn what_a_cell_did_before_it_stopped_is_no_progress() {
+        assert_eq!(
+            run_with_one_that_stops(&halt(), 200),
+            (true, vec![true; 3]),
+            "it does not"
+        );
+        assert_eq!(
+            run_with_one_that_stops(&halt(), 60),
+            (false, vec![true, false, true])
+        );
+    }
+
+    #[test]
+    fn a_cell_without_programs_holds_nobody_up() {
+        let kill = Strike::new(Fault::Inner(InnerFault::ProgramKill), 1);
+        assert_eq!(
+            run_with_one_that_stops(&Plan::single(kill), 60),
+            (true, vec![true, false, true])
         );
     }
 }

@@ -128,10 +128,7 @@ pub fn junit<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a Record>)
 }
 
 fn case(class: &str, invariant: Invariant, records: &[&Record]) -> TestCase {
-    let judged: Vec<&&Record> = records
-        .iter()
-        .filter(|run| run.measured.is_some())
-        .collect();
+    let judged: Vec<&&Record> = records.iter().filter(|run| run.was_carried_out()).collect();
     let reasons = |run: &&&Record| {
         let broken = run.violations.iter();
         let broken = broken.filter(|broken| broken.invariant == invariant);

@@ -12,18 +12,19 @@ pub mod html;
 pub mod terminal;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use super::arguments::ReportArguments;
 use super::directory::{self, Manifest, pretty};
 use super::record::Record;
 use super::summary::Summary;
-use crate::error::{Ending, Result};
+use crate::error::{Context, Ending, Result};
 use crate::output::{Format, print_json, print_text};
 
 pub use terminal::text;
 
-/// Writes every file of the report.
+/// Writes every file of the report beside the runs.
 ///
 /// # Errors
 /// [`crate::error::Error::Host`].
@@ -33,28 +34,48 @@ pub fn write(
     records: &BTreeMap<u32, Record>,
     summary: &Summary,
 ) -> Result<()> {
-    directory::write(path, "summary.json", &pretty(summary)?)?;
-    directory::write(path, "runs.csv", &files::csv(records.values())?)?;
-    directory::write(path, "report.html", &html::page(summary, records, path)?)?;
-    directory::write(
-        path,
-        "junit.xml",
-        &files::junit(manifest, records.values())?,
-    )
+    write_to(path, path, (manifest, records), summary)
 }
 
-/// Reports on a campaign that was run.
+/// Writes every file of the report on the runs in `path` to `out`.
+fn write_to(
+    out: &Path,
+    path: &Path,
+    (manifest, records): (&Manifest, &BTreeMap<u32, Record>),
+    summary: &Summary,
+) -> Result<()> {
+    directory::write(out, "summary.json", &pretty(summary)?)?;
+    directory::write(out, "runs.csv", &files::csv(records.values())?)?;
+    directory::write(out, "report.html", &html::page(summary, records, path)?)?;
+    let junit = files::junit(manifest, records.values())?;
+    directory::write(out, "junit.xml", &junit)
+}
+
+/// Reports on a campaign that was run. What cannot be written is shown all the same.
 ///
 /// # Errors
-/// See [`directory::read`] and [`write`].
+/// See [`directory::read`]; [`crate::error::Error::Usage`] if the files have no place.
 pub fn command(arguments: &ReportArguments, format: Format) -> Result<Ending> {
     let path = &arguments.directory;
     let finished = directory::read(path)?;
-    let summary = Summary::of(&finished.manifest, finished.records.values());
-    write(path, &finished.manifest, &finished.records, &summary)?;
+    let mut summary = Summary::of(&finished.manifest, finished.records.values());
+    if let Some(mttf) = &arguments.mttf {
+        summary = summary.with_mttf(mttf);
+    }
+    let out = arguments.out.as_deref().unwrap_or(path);
+    fs::create_dir_all(out).argument(|| format!("creating the directory {}", out.display()))?;
+    let runs = (&finished.manifest, &finished.records);
+    let written = write_to(out, path, runs, &summary);
     match format {
         Format::Json => print_json(&summary)?,
         Format::Text => print_text(&text(&summary, path))?,
+    }
+    if let Err(error) = written {
+        eprintln!(
+            "error: {error}: the summary is shown, but the files of the report are not written; \
+             --out DIRECTORY writes them elsewhere"
+        );
+        return Ok(Ending::Unable);
     }
     summary.ended()
 }

@@ -6,7 +6,7 @@ use crate::campaign::statistics::sizes::{LOOKS, next_look};
 use crate::campaign::statistics::{Proportion, Times};
 use crate::campaign::summary::controls::ControlSummary;
 use crate::campaign::summary::{ClassSummary, Summary, ViolationLine};
-use crate::output::{push_line, table};
+use crate::output::{counted, push_line, quoted, table};
 
 /// The latencies that a table has room for.
 const SHOWN: [&str; 4] = [
@@ -18,7 +18,7 @@ const SHOWN: [&str; 4] = [
 
 /// The command that carries out a run again.
 pub fn replay(directory: &Path, run: u32) -> String {
-    format!("cargo run -- replay {} {run}", directory.display())
+    format!("cargo run -- replay {} {run}", quoted(directory))
 }
 
 /// The summary.
@@ -27,6 +27,9 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
     let mut line = |arguments: std::fmt::Arguments<'_>| push_line(&mut text, arguments);
     line(format_args!("{}: {}", summary.name, summary.purpose));
     line(format_args!("{}", summary.verdict()));
+    if summary.totals.runs == 0 {
+        return text;
+    }
     line(format_args!("{}", counts(summary)));
     line(format_args!("{}", look(summary)));
     line(format_args!("{}\n", summary.setup));
@@ -46,13 +49,20 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
 pub fn counts(summary: &Summary) -> String {
     let totals = summary.totals;
     let worst = summary.overall.contained_at_worst;
-    let untimed = match totals.untimed {
+    let some = |count: usize, what: &str| match count {
         0 => String::new(),
-        untimed => format!(", {untimed} whose fault has no known time"),
+        count => format!(", {count} {what}"),
     };
+    let against = match totals.violated_without_fault {
+        0 => String::new(),
+        count => format!(" ({count} of these with something against them all the same)"),
+    };
+    let untimed = some(totals.untimed, "whose fault has no known time");
+    let left_out = some(totals.left_out, "whose later fault found its target gone");
     format!(
-        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, {} not injected{untimed}; \
-         contained even if those not carried out or not injected were not: {}",
+        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, \
+         {} not injected{against}{untimed}{left_out}; contained even if those not carried out \
+         or not injected were not: {}",
         totals.runs,
         totals.wanted,
         summary.seed,
@@ -213,13 +223,13 @@ fn probe_effect(summary: &Summary) -> String {
 }
 
 fn reach(summary: &Summary) -> String {
-    let counted = summary.reach.cells_affected.iter();
-    let counted: Vec<String> = counted
-        .map(|(cells, runs)| format!("{cells} in {runs} runs"))
+    let reached = summary.reach.cells_affected.iter();
+    let reached: Vec<String> = reached
+        .map(|(cells, &runs)| format!("{cells} in {}", counted(runs as usize, "run")))
         .collect();
     format!(
         "cells that failed or were affected by one fault: {}; more than one, where any: {}\n",
-        counted.join(", "),
+        reached.join(", "),
         summary.reach.correlated.text()
     )
 }
@@ -246,7 +256,7 @@ fn availability(summary: &Summary) -> String {
     let repair = found
         .mttr_ms
         .map_or_else(|| "-".into(), |time| format!("{time:.1} ms"));
-    format!(
+    let mut text = format!(
         "availability after faults, over {:.1} s: machine {}, cell {}, service {}; \
          {} failures, {} of them repaired in their run, after {repair} on average\n",
         found.seconds,
@@ -255,7 +265,27 @@ fn availability(summary: &Summary) -> String {
         percent_of_time(found.service),
         found.failures,
         found.repaired,
-    )
+    );
+    text.push('\n');
+    if found.model.is_empty() {
+        push_line(
+            &mut text,
+            format_args!("no model of longer times: no failure was repaired in its run"),
+        );
+        return text;
+    }
+    let headings = [
+        "model, not measured: each cell fails",
+        "a cell lives",
+        "its programs work",
+    ];
+    let mut rows = vec![headings.map(String::from).to_vec()];
+    rows.extend(found.model.iter().map(|one| {
+        let [cell, service] = [one.cell, one.service].map(percent_of_time);
+        vec![format!("once {}", one.mttf), cell, service]
+    }));
+    text.push_str(&table(&rows));
+    text
 }
 
 fn checks(summary: &Summary) -> String {

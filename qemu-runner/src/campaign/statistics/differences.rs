@@ -40,11 +40,6 @@ impl Difference {
         })
     }
 
-    /// Whether chance alone is an unlikely cause.
-    pub fn is_significant(&self) -> bool {
-        self.interval.low > 0.0 || self.interval.high < 0.0
-    }
-
     /// In percentage points.
     pub fn text(&self) -> String {
         let points = |share: f64| share * 100.0;
@@ -58,11 +53,8 @@ impl Difference {
     }
 }
 
-/// The counts below which an interval that supposes many is not to be trusted.
-const FEW: u64 = 5;
-
-/// How likely two shares are to differ so much by chance alone; `None` if each count is large
-/// enough for [`Difference`] to be trusted, or one share is of nothing.
+/// How likely two shares are to differ so much by chance alone; `None` if there is nothing to test:
+/// one share is of nothing, or all that was counted is alike.
 pub fn fisher(first: Proportion, second: Proportion) -> Option<f64> {
     let table = [
         first.count,
@@ -70,7 +62,8 @@ pub fn fisher(first: Proportion, second: Proportion) -> Option<f64> {
         second.count,
         second.others().count,
     ];
-    let asked = first.of > 0 && second.of > 0 && table.iter().any(|&count| count < FEW);
+    let [count, others] = [table[0] + table[2], table[1] + table[3]];
+    let asked = first.of > 0 && second.of > 0 && count > 0 && others > 0;
     let value = || fishers_exact(&table, Alternative::TwoSided).ok();
     asked.then(value).flatten()
 }
@@ -98,13 +91,13 @@ impl Pairs {
         counted
     }
 
-    /// McNemar's exact test: how likely so lopsided a split is by chance alone. Pairs that agree
-    /// say nothing.
-    pub fn chance(self) -> f64 {
+    /// McNemar's exact test: how likely so lopsided a split is by chance alone; `None` if all pairs
+    /// agree, which say nothing.
+    pub fn chance(self) -> Option<f64> {
         let differ = self.first_only + self.second_only;
         let fewer = self.first_only.min(self.second_only);
         let coin = Binomial::new(0.5, differ).ok().filter(|_| differ > 0);
-        coin.map_or(1.0, |coin| (2.0 * coin.cdf(fewer)).min(1.0))
+        coin.map(|coin| (2.0 * coin.cdf(fewer)).min(1.0))
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`sizes`] | how many runs a question needs, and when to look at the answer |
 //! | [`times`] | latencies, some of which were not over when the run was |
 //! | [`differences`] | two samples side by side: shares, pairs, times |
+//! | [`several`] | many tests at once |
 //! | [`chain`] | the steady state of a Markov chain |
 //!
 //! # Invariants
@@ -15,11 +16,13 @@
 pub mod chain;
 pub mod differences;
 pub mod proportion;
+pub mod several;
 pub mod sizes;
 pub mod times;
 
 pub use differences::{Difference, Pairs, Shift, fisher};
 pub use proportion::{Interval, Proportion};
+pub use several::holm;
 pub use sizes::{LOOKS, runs_for_half_width, runs_for_zero_bound};
 pub use times::{Sample, Times, survival};
 

@@ -18,7 +18,7 @@ use crate::campaign::record::{Measured, Record};
 use crate::campaign::statistics::{Proportion, chain};
 use crate::campaign::summary::controls::work;
 use crate::fault::plan::Kind;
-use crate::units::float;
+use crate::units::{Span, float};
 
 /// A run that did less than this share of the controls' work took more than half as long again.
 const SLOW: f64 = 1.0 / 1.5;
@@ -55,6 +55,8 @@ pub struct Availability {
     pub held_ms: Option<f64>,
     /// What that means in the long run.
     pub model: Vec<Model>,
+    #[serde(skip)]
+    cells: usize,
 }
 
 /// A state of a cell.
@@ -87,10 +89,10 @@ pub struct Transition {
 
 /// What the measured times mean for cells that fail by themselves, each as often and none because
 /// of another.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Model {
     /// The mean time to failure of a cell, in words.
-    pub mttf: &'static str,
+    pub mttf: String,
     /// The same in hours.
     pub mttf_hours: f64,
     /// The share of time in which a cell lives: MTTF / (MTTF + MTTR).
@@ -156,8 +158,21 @@ impl Availability {
             failures: tally.failures,
             repaired: tally.repairs_ms.len(),
             held_ms,
-            model: model(mttr_ms, held_ms, cells),
+            model: MTTF_HOURS
+                .iter()
+                .filter_map(|&mttf| Some(model(mttf, mttr_ms.zip(held_ms)?, cells)))
+                .collect(),
+            cells,
         })
+    }
+
+    /// Works the model out for a mean time to failure that the user gives, before the others.
+    pub(super) fn extrapolate(&mut self, mttf: &Span) {
+        let words = format!("in {}", mttf.text);
+        let hours = mttf.length.as_secs_f64() / 3600.0;
+        let measured = self.mttr_ms.zip(self.held_ms);
+        let found = measured.map(|measured| model((&words, hours), measured, self.cells));
+        self.model.splice(0..0, found);
     }
 }
 
@@ -166,21 +181,15 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
 }
 
-fn model(mttr_ms: Option<f64>, held_ms: Option<f64>, cells: usize) -> Vec<Model> {
-    let Some((repair, held)) = mttr_ms.zip(held_ms) else {
-        return Vec::new();
-    };
-    let of = |(mttf, hours): (&'static str, f64)| {
-        let up = hours * 3.6e6;
-        let others = float(cells.saturating_sub(1) as u64);
-        Model {
-            mttf,
-            mttf_hours: hours,
-            cell: up / (up + repair),
-            service: up / (up + repair + others * held),
-        }
-    };
-    MTTF_HOURS.map(of).into()
+fn model((mttf, hours): (&str, f64), (repair, held): (f64, f64), cells: usize) -> Model {
+    let up = hours * 3.6e6;
+    let others = float(cells.saturating_sub(1) as u64);
+    Model {
+        mttf: mttf.into(),
+        mttf_hours: hours,
+        cell: up / (up + repair),
+        service: up / (up + repair + others * held),
+    }
 }
 
 impl Tally {
@@ -344,8 +353,10 @@ mod tests {
 
     #[test]
     fn the_model_is_the_share_of_up_time() {
-        let day = model(Some(3600.0 * 1e3), Some(0.0), 4)[0];
+        let day = model(("a day", 24.0), (3600.0 * 1e3, 0.0), 4);
         assert!((day.cell - 24.0 / 25.0).abs() < 1e-9);
-        assert_eq!(model(None, Some(1.0), 4).len(), 0);
+        // An hour of repair, and three others that each hold it up for an hour.
+        let held = model(("a day", 24.0), (3600.0 * 1e3, 3600.0 * 1e3), 4);
+        assert!((held.service - 24.0 / 28.0).abs() < 1e-9);
     }
 }

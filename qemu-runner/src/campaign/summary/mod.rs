@@ -15,6 +15,7 @@ pub mod controls;
 pub mod reach;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ use super::statistics::{Proportion, Sample, Times};
 use crate::error::{Ending, Error, Result};
 use crate::fault::plan::Kind;
 use crate::latency::Latencies;
+use crate::units::Span;
 use crate::verdict::Invariant;
 
 /// The share of runs that could not be carried out, in percent, from which on a campaign shows
@@ -50,7 +52,7 @@ pub struct Summary {
     pub setup: String,
     /// How many runs of each kind.
     pub totals: Totals,
-    /// Of all runs that could be judged, controls too: a healthy cell was voted out.
+    /// Of all runs that were carried out, controls too: a healthy cell was voted out.
     pub accused: Proportion,
     /// All classes of faults together, as they were drawn.
     pub overall: ClassSummary,
@@ -60,7 +62,7 @@ pub struct Summary {
     pub controls: Vec<ControlSummary>,
     /// What null injections change beside golden runs.
     pub probe_effect: Vec<ProbeEffect>,
-    /// What was checked in every run that could be judged, and how often it did not hold.
+    /// What was checked in every run that was carried out, and how often it did not hold.
     pub checks: Vec<Check>,
     /// What the workers did in those runs.
     pub programs: Programs,
@@ -90,6 +92,10 @@ pub struct Totals {
     pub infra: usize,
     /// Whose fault never struck.
     pub not_injected: usize,
+    /// Those of them that something speaks against all the same.
+    pub violated_without_fault: usize,
+    /// In which a later fault found its target gone.
+    pub left_out: usize,
     /// In which a cell died and it is not known when its fault struck, so that they enter no times.
     pub untimed: usize,
     /// Host time, in seconds.
@@ -246,6 +252,15 @@ impl Summary {
         Err(Error::Campaign(nothing))
     }
 
+    /// Adds what the measured repair times would mean for cells that fail once in so long.
+    #[must_use]
+    pub fn with_mttf(mut self, mttf: &Span) -> Self {
+        if let Some(availability) = &mut self.availability {
+            availability.extrapolate(mttf);
+        }
+        self
+    }
+
     /// Whether nothing speaks against any run.
     pub fn ending(&self) -> Ending {
         if self.violations.is_empty() {
@@ -257,11 +272,21 @@ impl Summary {
 
     /// The result in a sentence, with its bound.
     pub fn verdict(&self) -> String {
+        if self.totals.runs == 0 {
+            return "No run is finished: this shows nothing yet.".into();
+        }
         let all = &self.overall;
-        let accused = format!(
+        let mut accused = format!(
             "Runs in which a healthy cell was voted out: {}.",
             self.accused.text()
         );
+        if self.totals.violated_without_fault > 0 {
+            let _ = write!(
+                accused,
+                " Runs that something speaks against though their fault never struck: {}.",
+                self.totals.violated_without_fault
+            );
+        }
         if all.manifested.count == 0 {
             let struck = all.manifested.text();
             return format!("Faults that struck and had an effect: {struck}. {accused}");
@@ -274,8 +299,8 @@ impl Summary {
 }
 
 fn accused(records: &[&Record]) -> Proportion {
-    let valid = records.iter().filter(|run| run.containment.is_valid());
-    Proportion::counting(valid, |run| run.is(Containment::WrongAccusation))
+    let judged = records.iter().filter(|run| run.was_carried_out());
+    Proportion::counting(judged, |run| run.is(Containment::WrongAccusation))
 }
 
 fn of_kind<'a>(records: &[&'a Record], kind: Kind) -> Vec<&'a Record> {
@@ -284,7 +309,7 @@ fn of_kind<'a>(records: &[&'a Record], kind: Kind) -> Vec<&'a Record> {
 }
 
 fn checks(records: &[&Record]) -> Vec<Check> {
-    let judged = || records.iter().filter(|run| run.containment.is_valid());
+    let judged = || records.iter().filter(|run| run.was_carried_out());
     let check = |invariant: Invariant| Check {
         invariant,
         broken: Proportion::counting(judged(), |run| {
@@ -369,6 +394,10 @@ impl Totals {
             faults: count(&|run| run.kind() == Kind::Fault),
             infra: count(&|run| run.containment == Containment::Infra),
             not_injected: count(&|run| run.containment == Containment::NotInjected),
+            violated_without_fault: count(&|run| {
+                run.containment == Containment::NotInjected && run.is_violation()
+            }),
+            left_out: count(&|run| run.flags.contains(&Flag::LeftOut)),
             untimed: count(&|run| run.measured.as_ref().is_some_and(|one| !one.is_timed())),
             seconds: records.iter().map(|run| run.wall_ms).sum::<f64>() / 1e3,
         }

@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 use crate::campaign::directory::tests::manifest;
-use crate::campaign::report::files;
+use crate::campaign::report::{files, html, terminal};
 use crate::campaign::resolve::Resolved;
 use crate::fault::catalogue::{Expectation, Fault, HostFault};
-use crate::observation::{End, Observation};
-use crate::verdict::tests::{cell, good_run, stays_out};
+use crate::guest::trace::Source;
+use crate::observation::{End, Observation, Reached};
+use crate::verdict::tests::{cell, good_run, record, stays_out};
+use cell::trace::Event;
+use std::path::Path;
 use std::time::Duration;
 
 fn run(change: fn(&mut Observation)) -> Record {
@@ -83,6 +86,82 @@ fn a_second_fault_that_never_struck_hides_nothing() {
     assert_eq!(found.overall.manifested, Proportion::new(0, 0));
     assert_eq!(found.violations.len(), 1);
     assert_eq!(found.ended().unwrap(), Ending::Violated);
+}
+
+#[test]
+fn a_machine_that_goes_down_before_its_fault_speaks_against_itself() {
+    let down = || {
+        run(|run| {
+            survived(run);
+            run.injected.clear();
+            run.reached = Reached::Work;
+            run.end = End::SystemDown("RESET".into());
+            run.not_triggered = vec![Fault::Host(HostFault::CpuHalt)];
+        })
+    };
+    let found = summary(&[down(), run(|_| {})]);
+    assert_eq!(found.overall.manifested, Proportion::new(1, 1));
+    assert_eq!(found.totals.infra, 0);
+    let totals = (
+        found.totals.not_injected,
+        found.totals.violated_without_fault,
+    );
+    assert_eq!(totals, (1, 1));
+    let stays_up = Invariant::MachineStaysUp;
+    let check = found
+        .checks
+        .iter()
+        .find(|check| check.invariant == stays_up);
+    assert_eq!(check.unwrap().broken, Proportion::new(1, 2));
+    assert_eq!(found.ended().unwrap(), Ending::Violated);
+    assert!(found.verdict().contains("never struck: 1."));
+    let text = terminal::text(&found, Path::new("runs"));
+    assert!(
+        text.contains("1 not injected (1 of these with something against them"),
+        "{text}"
+    );
+    assert_eq!(found.violations[0].also, [Containment::SystemFailure]);
+}
+
+/// As the trace of a cell that comes back has it.
+fn comes_back(run: &mut Observation) {
+    run.records.extend([
+        record(120, Source::Monitor, Event::Loaded, [1, 2]),
+        record(130, Source::Cell(1), Event::Serving, [2, 0]),
+        record(140, Source::Monitor, Event::Joined, [1, 2]),
+    ]);
+    run.records.sort_by_key(|record| record.at);
+}
+
+#[test]
+fn repair_times_are_extrapolated_as_a_model() {
+    let of = |text: &str| {
+        let span = crate::units::parse_span(text).unwrap();
+        summary(&[run(comes_back)]).with_mttf(&span)
+    };
+    let found = of("2s");
+    let availability = found.availability.as_ref().unwrap();
+    let repair = availability.mttr_ms.unwrap();
+    assert!((repair - 40.0).abs() < 1e-9);
+    let model = &availability.model[0];
+    assert_eq!(
+        (model.mttf.as_str(), availability.model.len()),
+        ("in 2s", 4)
+    );
+    assert!((model.cell - 2000.0 / (2000.0 + repair)).abs() < 1e-9);
+    assert!(model.service < model.cell);
+    let text = terminal::text(&found, Path::new("runs"));
+    assert!(text.contains("model, not measured") && text.contains("once in 2s"));
+    let page = html::page(&found, &BTreeMap::new(), Path::new("runs")).unwrap();
+    assert!(page.contains("once in 2s"), "on the page too");
+}
+
+#[test]
+fn no_runs_show_nothing() {
+    let found = summary(&[]);
+    assert!(found.verdict().starts_with("No run is finished"));
+    let text = terminal::text(&found, Path::new("runs"));
+    assert_eq!(text.lines().count(), 2, "{text}");
 }
 
 #[test]
