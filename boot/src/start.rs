@@ -219,6 +219,9 @@ impl Builder<'_> {
         let regions = regions(cells, cells_memory).map_err(Refusal::Partition)?;
         homes[0] = Homes::new(regions);
         self.fill_record(machine, &regions, writers, back_end.kind(), cpus, &memory);
+        for (entry, table) in machine.cells.iter_mut().zip(&*nested) {
+            entry.nested_root = table.root();
+        }
         let machine: &'static MachineRecord = machine;
         let surroundings = Surroundings {
             machine,

@@ -31,7 +31,7 @@ pub const SYMBOL: &str = "HIVE_MACHINE";
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HIVEMACH");
 
 /// Raised whenever a layout in this crate changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How the firewall is enforced.
 #[repr(u32)]
@@ -191,6 +191,8 @@ pub struct Evidence {
 pub struct CellEntry {
     /// The cell's frames; its public area starts at the first.
     pub region: FrameRange,
+    /// The root of its nested table: which frames it ever wrote is seen there.
+    pub nested_root: PhysicalAddress,
     /// A [`CellState`].
     pub state: AtomicU32,
     /// The current or last life.
@@ -224,6 +226,7 @@ impl CellEntry {
                 start: Frame(0),
                 end: Frame(0),
             },
+            nested_root: PhysicalAddress(0),
             state: AtomicU32::new(0),
             incarnation: AtomicU32::new(0),
             evidence_count: AtomicU64::new(0),

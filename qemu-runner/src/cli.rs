@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::campaign::arguments::{CampaignCommand, ReplayArguments};
+use crate::experiment::Comparison;
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::{
     Area, Cause, Kind, Plan, Registers, Series, Strike, Trigger, parse_event,
@@ -228,6 +229,9 @@ pub struct InjectArguments {
     /// bit. Times are the guest's then.
     #[arg(long)]
     pub deterministic: bool,
+    /// Carry the run out once more, without the fault, and compare all memory.
+    #[arg(long, requires = "deterministic")]
+    pub compare_memory: bool,
     /// Write a trace file that ui.perfetto.dev opens.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -321,6 +325,15 @@ impl ImageArguments {
 }
 
 impl InjectArguments {
+    /// Whether all memory is compared.
+    pub const fn comparison(&self) -> Comparison {
+        if self.compare_memory {
+            Comparison::Control
+        } else {
+            Comparison::None
+        }
+    }
+
     /// How time goes on.
     pub const fn mode(&self) -> Mode {
         if self.deterministic {

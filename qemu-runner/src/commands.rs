@@ -9,7 +9,6 @@ use crate::cli::{
     Cli, Command, EmulatorArgument, ImageArguments, InjectArguments, IsoArguments, MachineArguments,
 };
 use crate::error::{Ending, Error, Result};
-use crate::experiment;
 use crate::fault::catalogue::{CATALOGUE, Expectation};
 use crate::fault::names;
 use crate::fault::plan::Plan;
@@ -260,7 +259,8 @@ fn inject(arguments: &InjectArguments, format: Format) -> Result<Ending> {
     } else {
         Detail::Events
     };
-    let observed = experiment::run(&launch, &plan, detail, &mut progress)?;
+    let comparison = arguments.comparison();
+    let observed = comparison.run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     judge(&launch, &plan, &observed, trace, format)
 }

@@ -16,13 +16,11 @@ use cell::fault::InnerFault;
 use cell::trace::Event;
 
 use crate::error::{Error, Result};
-use crate::fault::catalogue::{Expectation, Fault};
+use crate::fault::catalogue::Fault;
 use crate::fault::corrupt::Stuck;
 use crate::fault::host::{Frozen, Target, inject, thaw};
 use crate::fault::plan::{Kind, Plan, Series, Strike, Trigger};
 use crate::guest::cells::reset_pause;
-use crate::guest::integrity;
-use crate::guest::symbols::Functions;
 use crate::interrupt;
 use crate::launch::Launch;
 use crate::observation::{
@@ -35,14 +33,16 @@ use crate::session::{Passed, Session};
 use crate::watch::{Detail, Watch, snapshot};
 
 mod armed;
+mod control;
+mod ending;
 mod missed;
 mod settled;
 
 use armed::{Armed, Surroundings};
-use settled::{Settled, untouched};
+use control::Course;
+pub use control::Comparison;
+use settled::Settled;
 
-/// How long a fault that may be survived is given to show an effect.
-const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two looks while an event is waited for.
 const LOOK_SHARP: Duration = Duration::from_micros(200);
 /// Between two looks otherwise, to leave the host's CPUs to the guest.
@@ -60,7 +60,17 @@ pub fn run(
     detail: Detail,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    let mut run = Run::boot(launch, plan, detail, progress)?;
+    let (observed, _) = carry_out(launch, plan, (detail, None), progress)?;
+    Ok(observed)
+}
+
+fn carry_out(
+    launch: &Launch,
+    plan: &Plan,
+    noted: (Detail, Option<Course>),
+    progress: &mut Progress,
+) -> Result<(Observation, Option<Course>)> {
+    let mut run = Run::boot(launch, plan, noted, progress)?;
     let end = match run.begin(progress)? {
         Some(end) => end,
         None => run.follow(progress)?,
@@ -78,7 +88,7 @@ pub fn stop_at_fault(
     plan: &Plan,
     progress: &mut Progress,
 ) -> Result<(Session, PathBuf)> {
-    let mut run = Run::boot(launch, plan, Detail::Events, progress)?;
+    let mut run = Run::boot(launch, plan, (Detail::Events, None), progress)?;
     if let Some(end) = run.begin(progress)? {
         return Err(Error::Down(format!(
             "the machine did not last until its fault: {end:?}"
@@ -116,13 +126,15 @@ struct Run<'a> {
     settled: Settled,
     /// Whether everything has settled since the last fault.
     is_settled: bool,
+    /// For a comparison with a control.
+    course: Option<Course>,
 }
 
 impl<'a> Run<'a> {
     fn boot(
         launch: &Launch,
         plan: &'a Plan,
-        detail: Detail,
+        (detail, course): (Detail, Option<Course>),
         progress: &mut Progress,
     ) -> Result<Self> {
         let detail = if plan.watches_daily_work() {
@@ -134,7 +146,7 @@ impl<'a> Run<'a> {
         let mut session = Session::boot(launch, progress)?;
         session.emulator.prepare(plan)?;
         let watch = Watch::new(&session.machine, detail);
-        Self::new(session, watch, plan)
+        Self::new(session, watch, plan, course)
     }
 
     /// Lets the cells work, and injects the first fault. How it ended, if that was before.
@@ -152,7 +164,12 @@ impl<'a> Run<'a> {
         Ok(early)
     }
 
-    fn new(session: Session, watch: Watch, plan: &'a Plan) -> Result<Self> {
+    fn new(
+        session: Session,
+        watch: Watch,
+        plan: &'a Plan,
+        course: Option<Course>,
+    ) -> Result<Self> {
         let before = snapshot(&session)?;
         let now = session.emulator.now();
         Ok(Self {
@@ -174,6 +191,7 @@ impl<'a> Run<'a> {
             asked: Vec::new(),
             left_out: Vec::new(),
             is_settled: false,
+            course,
         })
     }
 
@@ -251,6 +269,9 @@ impl<'a> Run<'a> {
 
     fn strike_first(&mut self, progress: &mut Progress) -> Result<()> {
         let plan = self.plan;
+        if let Some(course) = &mut self.course {
+            course.restart();
+        }
         self.look_around()?;
         for cell in 0..self.session.machine.cells() {
             reset_pause(&self.session.memory, self.session.machine.public(cell))?;
@@ -452,6 +473,9 @@ impl<'a> Run<'a> {
                 }
             }
             let span = self.until_next_look();
+            if let Some(course) = &mut self.course {
+                course.add(span);
+            }
             match self.session.pass(span)? {
                 Passed::Span => {}
                 Passed::Down(how) => return Ok(End::SystemDown(how)),
@@ -482,88 +506,6 @@ impl<'a> Run<'a> {
     fn time(&self) -> u64 {
         let exact = self.session.emulator.guest_time();
         exact.unwrap_or_else(|| self.watch.time(self.now()))
-    }
-
-    fn ended(&mut self, begun: Moment) -> Result<Option<End>> {
-        if let Some(how) = self.session.emulator.down()? {
-            return Ok(Some(End::SystemDown(how)));
-        }
-        let now = self.now();
-        if now.since(begun) >= self.plan.bound {
-            return Ok(Some(End::Bound));
-        }
-        let cells = snapshot(&self.session)?;
-        self.is_settled = self.settled.holds(&cells, now);
-        if !self.is_settled || !self.thaws.is_empty() {
-            return Ok(None);
-        }
-        let patient = now.since(self.acted) < PATIENCE;
-        let open = self.armed.is_some() || !self.asked.is_empty();
-        if self.armed.as_ref().is_some_and(Armed::is_sure) || open && patient {
-            return Ok(None);
-        }
-        let pairs = || self.before.iter().zip(&cells);
-        if pairs().any(|(before, now)| before.incarnation != now.incarnation) {
-            return Ok(Some(End::Settled));
-        }
-        let must_die = self
-            .injected
-            .iter()
-            .any(|one| one.expectation == Expectation::Dies);
-        Ok((!must_die && !patient).then_some(End::Quiet))
-    }
-
-    fn finish(mut self, end: End) -> Result<Observation> {
-        self.look()?;
-        self.watch
-            .read_accounts(&self.session.memory, &self.session.machine)?;
-        let after = snapshot(&self.session)?;
-        let progressing = self.settled.progressing(&after, self.now());
-        let ram_sha256 = match (self.session.emulator.guest_time(), &end) {
-            (Some(_), End::Settled | End::Quiet | End::Bound) => {
-                Some(self.session.memory.sha256()?)
-            }
-            _ => None,
-        };
-        let spoilt = integrity::check(
-            &self.session.memory,
-            &self.session.machine,
-            &self.session.images,
-            untouched(&self.before, &after, self.plan),
-        )?;
-        let (not_triggered, not_carried_out) = self.missed();
-        let ended_at = self.time();
-        let (_, live_set) = self.session.machine.live_set(&self.session.memory)?;
-        let mut records = std::mem::take(&mut self.watch.records);
-        records.sort_by_key(|record| record.at);
-        let functions = Functions::read(&self.session.images.kernel)?;
-        let explained = |(life, text): (_, String)| (life, functions.explain(&text));
-        let epitaphs = std::mem::take(&mut self.watch.epitaphs);
-        let epitaphs = epitaphs.into_iter().map(explained).collect();
-        Ok(Observation {
-            boot_time: self.session.boot_time,
-            injected: self.injected,
-            control_from: self.control_from,
-            ended_at,
-            reached: self.reached,
-            notes: self.notes,
-            not_triggered,
-            not_carried_out,
-            left_out: self.left_out,
-            records,
-            records_lost: self.watch.lost(),
-            before: self.before,
-            progressing,
-            after,
-            lives: self.watch.lives,
-            epitaphs,
-            live_set,
-            watched: self.session.emulator.watched(),
-            works: self.works,
-            spoilt,
-            ram_sha256,
-            end,
-        })
     }
 }
 

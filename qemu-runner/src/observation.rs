@@ -11,6 +11,7 @@ use serde::Serialize;
 use userland::Account;
 
 use crate::fault::catalogue::{Expectation, Fault};
+use crate::guest::difference::Difference;
 use crate::guest::integrity::Spoilt;
 use crate::guest::trace::{Observed, Source};
 
@@ -163,6 +164,8 @@ pub struct Observation {
     /// The SHA-256 of all memory at the end, in the deterministic mode; `None` if the machine did
     /// not stand still then.
     pub ram_sha256: Option<String>,
+    /// How memory differs from the control's, if that was compared.
+    pub difference: Option<Difference>,
     /// How it ended.
     pub end: End,
 }

@@ -46,6 +46,7 @@ pub fn json(
         "live_set": run.live_set.iter().map(cell::CellId::index).collect::<Vec<_>>(),
         "end": end_text(&run.end),
         "ram_sha256": run.ram_sha256,
+        "memory_difference": run.difference,
         "epitaphs": epitaphs,
         "false_alarms": run.false_alarms(),
         "write_watch": run.watched,
@@ -126,6 +127,9 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     }
     if let Some(watched) = &run.watched {
         line(format_args!("{}", watched_text(watched)));
+    }
+    if let Some(difference) = &run.difference {
+        line(format_args!("{}", difference.text()));
     }
     let contained = if verdict.contained {
         "contained"

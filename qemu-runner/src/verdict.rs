@@ -12,6 +12,7 @@ use userland::account::OperationCounts;
 
 use crate::fault::catalogue::Expectation;
 use crate::guest::cells::total;
+use crate::guest::difference::Foreign;
 use crate::guest::integrity::Spoilt;
 use crate::observation::{End, Observation};
 
@@ -151,6 +152,8 @@ pub enum Violation {
     },
     /// Code or constants were changed of somebody that no fault was injected into.
     ForeignWrite(Spoilt),
+    /// Memory differs from the control's, and nobody wrote it who may.
+    ForeignDifference(Foreign),
     /// A survivor ended with another live set than the true one.
     LiveSetUntrue {
         /// The survivor.
@@ -234,6 +237,8 @@ impl Verdict {
         accounts::violations(run, &mut violations);
         violations.extend(agreement::violations(run));
         violations.extend(run.spoilt.iter().copied().map(Violation::ForeignWrite));
+        let foreign = run.difference.iter().flat_map(|found| &found.foreign);
+        violations.extend(foreign.copied().map(Violation::ForeignDifference));
         stores(run, &mut violations);
         if !run.not_triggered.is_empty() {
             violations.push(Violation::NotTriggered);
@@ -274,6 +279,7 @@ impl Violation {
                 | Self::LiveSetsDiffer { .. }
                 | Self::StrayStores { .. }
                 | Self::ForeignWrite(_)
+                | Self::ForeignDifference(_)
                 | Self::LiveSetUntrue { .. }
         )
     }
@@ -285,7 +291,7 @@ impl Violation {
             Self::BystanderDied { .. } | Self::KilledForNothing { .. } => Invariant::NobodyElseDies,
             Self::WrongBytes { .. } | Self::SuspectWithoutDeath { .. } => Invariant::NoWrongBytes,
             Self::StrayStores { .. } => Invariant::StoresStayInside,
-            Self::ForeignWrite(_) => Invariant::NoForeignWrites,
+            Self::ForeignWrite(_) | Self::ForeignDifference(_) => Invariant::NoForeignWrites,
             Self::LiveSetsDiffer { .. } | Self::LiveSetUntrue { .. } => Invariant::OneLiveSet,
             Self::Unaccounted { .. } | Self::LostWithTheLiving { .. } => {
                 Invariant::WorkIsAccountedFor
@@ -317,6 +323,7 @@ impl Violation {
             | Self::TargetGone { cell, .. } => Some(*cell),
             Self::StrayStores { cell, .. } => *cell,
             Self::ForeignWrite(spoilt) => spoilt.cell,
+            Self::ForeignDifference(foreign) => foreign.cell(),
             Self::SystemDown { .. } | Self::LiveSetsDiffer { .. } | Self::NotTriggered => None,
         }
     }
@@ -340,6 +347,7 @@ impl Violation {
         match self {
             Self::SystemDown { how } => format!("the machine went down: {how}"),
             Self::ForeignWrite(spoilt) => spoilt.text(),
+            Self::ForeignDifference(foreign) => foreign.text(),
             Self::BystanderDied { cell } => {
                 format!("cell {cell} died, though nothing had been injected into that life of it")
             }

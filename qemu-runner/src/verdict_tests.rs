@@ -111,6 +111,7 @@ pub(crate) fn good_run() -> Observation {
         works: true,
         spoilt: Vec::new(),
         ram_sha256: None,
+        difference: None,
         end: End::Settled,
     }
 }

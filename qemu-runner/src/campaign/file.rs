@@ -15,6 +15,7 @@ use toml::Spanned;
 use super::draw::Number;
 use super::validate::{self, Problem};
 use super::when::{OneOrMany, Repeat, When};
+use crate::experiment::Comparison;
 use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Area, Registers};
 use crate::launch::Mode;
@@ -81,6 +82,9 @@ pub struct Header {
     /// How runs are carried out.
     #[serde(default)]
     pub mode: Mode,
+    /// Whether each fault's run is carried out once more without its fault, and all memory
+    /// compared: only in the deterministic mode, and there if nothing is said.
+    pub compare_memory: Option<Spanned<bool>>,
     /// How precise the result shall be.
     #[serde(default)]
     pub precision: Precision,
@@ -94,6 +98,18 @@ pub struct Header {
     /// How long a run may take after its fault, in milliseconds.
     #[serde(default = "bound")]
     pub bound_ms: Spanned<u64>,
+}
+
+impl Header {
+    /// Whether all memory is compared.
+    pub fn comparison(&self) -> Comparison {
+        let asked = self.compare_memory.as_ref().map(|asked| *asked.get_ref());
+        if asked.unwrap_or(self.mode == Mode::Deterministic) {
+            Comparison::Control
+        } else {
+            Comparison::None
+        }
+    }
 }
 
 const fn one() -> u64 {

@@ -12,8 +12,10 @@
 //! 3. That a cell met its fault is said only where the fault cannot be missed.
 //!
 //! # Not guaranteed
-//! Without a look at all memory, a changed bit or pointer that was never used and one whose traces
-//! are still there look the same: both are [`Effect::NotManifested`]. Suspicions prove nothing: a
+//! Without a look at all memory, beside a control, a changed bit or pointer that is gone and one
+//! whose traces are still there look the same: both are [`Effect::NotManifested`]. With it, one that
+//! was never used and one that did some harm that does not show yet are both [`Effect::Latent`].
+//! Suspicions prove nothing: a
 //! busy host causes them all the time. A run that is slow without standing still is not
 //! [`Containment::Degraded`]: how much work is due is known only from the controls, so the report
 //! compares the two.
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::catalogue::{Fault, HostFault};
 use crate::fault::plan::Kind;
+use crate::guest::difference::Difference;
 use crate::guest::trace::{Observed, Source};
 use crate::latency::Latencies;
 use crate::observation::{CellSnapshot, Observation, Reached};
@@ -116,7 +119,9 @@ labels! {
         ServiceLost = "service lost",
         /// The fault ended programs of it, and the others work on.
         ProgramsLost = "programs lost",
-        /// The fault was surely met, and the cell went on.
+        /// The cell went on, and memory is not what it would be without the fault.
+        Latent = "latent",
+        /// The fault was surely met, or nothing is left of it, and the cell went on.
         Masked = "masked",
         /// The cell went on, and whether it ever met the fault is not known.
         NotManifested = "not manifested",
@@ -274,6 +279,7 @@ fn label(
         }
         Violation::LostWithTheLiving { .. }
         | Violation::ForeignWrite(_)
+        | Violation::ForeignDifference(_)
         | Violation::StrayStores { .. } => Containment::Propagated,
         Violation::Unnoticed { .. } => Containment::Missed,
         Violation::Stopped { cell } | Violation::NoProgress { cell, .. } => {
@@ -365,7 +371,11 @@ fn effect(run: &Observation, verdict: &Verdict) -> Effect {
     } else if !first.fault.is_latent() {
         Effect::Masked
     } else {
-        Effect::NotManifested
+        match run.difference.as_ref().map(Difference::is_none) {
+            Some(true) => Effect::Masked,
+            Some(false) => Effect::Latent,
+            None => Effect::NotManifested,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::outcome::{
 use super::resolve::Resolved;
 use crate::error::Error;
 use crate::fault::plan::Kind;
+use crate::guest::difference::Difference;
 use crate::latency::Latencies;
 use crate::observation::Observation;
 use crate::units::{float, milliseconds, milliseconds_between};
@@ -46,6 +47,9 @@ pub struct Record {
     /// The hash of all the guest's memory at the end, where a run can be had again bit for bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ram_sha256: Option<String>,
+    /// How memory differs from the control's, where that was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
     /// Host time of the whole run, in milliseconds.
     pub wall_ms: f64,
 }
@@ -152,6 +156,7 @@ impl Record {
             measured: Some(Measured::of(run, &verdict, latencies)),
             infra: None,
             ram_sha256: run.ram_sha256.clone(),
+            difference: run.difference.clone(),
             wall_ms: milliseconds(wall),
         }
     }
@@ -189,6 +194,7 @@ impl Record {
             measured: None,
             infra: Some(error.to_string()),
             ram_sha256: None,
+            difference: None,
             wall_ms: milliseconds(wall),
         }
     }

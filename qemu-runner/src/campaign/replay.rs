@@ -66,7 +66,8 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         progress.clear();
         return debug(session, &socket, &resolved);
     }
-    let run = experiment::run(&launch, &plan, detail, &mut progress)?;
+    let comparison = campaign.header.comparison();
+    let run = comparison.run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
     let (now, _) = classify(

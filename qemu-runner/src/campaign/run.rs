@@ -16,7 +16,7 @@ use super::{report, summary::Summary};
 use crate::cli::{EmulatorArgument, ImageArguments};
 use crate::commands::{Setup, prepare, program};
 use crate::error::{Ending, Error, Result};
-use crate::experiment;
+use crate::experiment::Comparison;
 use crate::images::workspace_root;
 use crate::launch::{Keep, Launch, Mode, Serial};
 use crate::observation::Observation;
@@ -31,11 +31,14 @@ const RUNS: u32 = 100;
 pub struct Machines {
     /// What to start.
     pub launch: Launch,
+    /// Whether all memory is compared.
+    pub comparison: Comparison,
 }
 
 impl Engine for Machines {
     fn carry_out(&self, run: &Resolved, progress: &mut Progress) -> Result<Observation> {
-        experiment::run(&self.launch, &run.plan(), Detail::Events, progress)
+        let plan = run.plan();
+        self.comparison.run(&self.launch, &plan, Detail::Events, progress)
     }
 }
 
@@ -97,7 +100,8 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
         only,
         stop_on: arguments.stop_on,
     };
-    let engine = Machines { launch };
+    let comparison = campaign.header.comparison();
+    let engine = Machines { launch, comparison };
     let started = Instant::now();
     let ended = job.carry_out(&engine, &mut journal, &mut progress);
     drop(progress);

@@ -158,6 +158,14 @@ impl Check<'_> {
             return self.refuse(runs, &format!("expected 1 to {RUNS_MAX}"));
         }
         self.within(&header.bound_ms, 1, MILLISECONDS_MAX)?;
+        if let Some(asked) = &header.compare_memory
+            && *asked.get_ref()
+            && header.mode == Mode::Realtime
+        {
+            let problem = "expected false, or mode = \"deterministic\": in real time no two runs \
+                           are the same";
+            return self.refuse(asked, problem);
+        }
         if *header.rehearsals.get_ref() > REHEARSALS_MAX {
             let problem = format!("expected at most {REHEARSALS_MAX}");
             return self.refuse(&header.rehearsals, &problem);

@@ -33,6 +33,8 @@ pub struct MachineView {
     pub clock: Clock,
     /// Where the firewall's table lies.
     pub firewall_table: PhysicalAddress,
+    /// The monitor's memory.
+    pub monitor: FrameRange,
 }
 
 /// What the monitor knows of a cell at one moment.
@@ -100,6 +102,7 @@ impl MachineView {
             firewall_table: PhysicalAddress(
                 memory.read_u64(field(base, offset_of!(MachineRecord, firewall_table)))?,
             ),
+            monitor: read_range(memory, field(base, offset_of!(MachineRecord, monitor)))?,
         }))
     }
 
@@ -203,6 +206,16 @@ impl MachineView {
         })
     }
 
+    /// Where the walk of a cell's nested table begins.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn nested_root(&self, memory: &GuestMemory, cell: usize) -> Result<PhysicalAddress> {
+        let entry = entry_of(self.base, cell);
+        let root = memory.read_u64(field(entry, offset_of!(CellEntry, nested_root)))?;
+        Ok(PhysicalAddress(root))
+    }
+
     /// The cells that the firewall's table names as writers of a frame.
     ///
     /// # Errors
@@ -240,19 +253,21 @@ const fn entry_of(base: PhysicalAddress, cell: usize) -> PhysicalAddress {
 }
 
 fn read_region(memory: &GuestMemory, entry: PhysicalAddress) -> Result<FrameRange> {
-    let region = field(entry, offset_of!(CellEntry, region));
-    let start = memory.read_u64(field(region, offset_of!(FrameRange, start)))?;
-    let end = memory.read_u64(field(region, offset_of!(FrameRange, end)))?;
+    let range = read_range(memory, field(entry, offset_of!(CellEntry, region)))?;
+    let bytes = range.len() * cell::PAGE_SIZE;
+    let fits = bytes > PUBLIC_SIZE && memory.contains(range.start.start(), bytes);
+    let FrameRange { start, end } = range;
+    let misplaced = || nonsense(&format!("a region of frames {:#x} to {:#x}", start.0, end.0));
+    fits.then_some(range).ok_or_else(misplaced)
+}
+
+fn read_range(memory: &GuestMemory, at: PhysicalAddress) -> Result<FrameRange> {
+    let start = memory.read_u64(field(at, offset_of!(FrameRange, start)))?;
+    let end = memory.read_u64(field(at, offset_of!(FrameRange, end)))?;
     let range = end
         .checked_sub(start)
         .and_then(|count| FrameRange::new(Frame(start), count));
-    let fits = |range: &FrameRange| {
-        let bytes = range.len() * cell::PAGE_SIZE;
-        bytes > PUBLIC_SIZE && memory.contains(range.start.start(), bytes)
-    };
-    range
-        .filter(fits)
-        .ok_or_else(|| nonsense(&format!("a region of frames {start:#x} to {end:#x}")))
+    range.ok_or_else(|| nonsense(&format!("frames {start:#x} to {end:#x}")))
 }
 
 fn nonsense(what: &str) -> Error {
@@ -267,7 +282,22 @@ pub(crate) mod tests {
 
     const BASE: PhysicalAddress = PhysicalAddress(0x10_0000);
 
-    /// Two cells of 8 MiB with two CPUs each, at 16 MiB and 24 MiB.
+    impl MachineView {
+        /// As the monitor does when it boots.
+        pub(crate) fn set_nested_root(
+            &self,
+            memory: &GuestMemory,
+            cell: usize,
+            root: PhysicalAddress,
+        ) {
+            let entry = entry_of(self.base, cell);
+            let at = field(entry, offset_of!(CellEntry, nested_root));
+            memory.write_u64(at, root.0).unwrap();
+        }
+    }
+
+    /// Two cells of 8 MiB with two CPUs each, at 16 MiB and 24 MiB; the monitor's memory is below
+    /// 4 MiB.
     pub(crate) fn synthetic() -> (GuestMemory, PhysicalAddress) {
         let memory = memory(64 << 20);
         let put = |offset, value| memory.write_u32(field(BASE, offset), value).unwrap();
@@ -275,6 +305,8 @@ pub(crate) mod tests {
         put(offset_of!(MachineRecord, back_end), BackEnd::Npt as u32);
         put(offset_of!(MachineRecord, cells_count), 2);
         put(offset_of!(MachineRecord, cpus_count), 4);
+        let monitor = field(BASE, offset_of!(MachineRecord, monitor));
+        memory.write_u64(field(monitor, 8), 0x400).unwrap();
         for cell in 0..2 {
             let region = field(entry_of(BASE, cell), offset_of!(CellEntry, region));
             let start = 0x1000 + 0x800 * cell as u64;

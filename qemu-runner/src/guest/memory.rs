@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cell::{PAGE_SIZE, PhysicalAddress};
+use cell::{Frame, PAGE_SIZE, PhysicalAddress};
 use sha2::{Digest, Sha256};
 
 use crate::bochs::memory::ProcessMemory;
@@ -26,8 +26,8 @@ const SPLIT_FROM: u64 = 0xb000_0000;
 const SPLIT_LOW: u64 = 0x8000_0000;
 /// Where the rest begins.
 const SPLIT_HIGH_START: u64 = 1 << 32;
-/// Bytes that are read at once for a hash.
-const HASH_CHUNK: usize = 1 << 20;
+/// Bytes that are read at once where all memory is.
+const CHUNK: usize = 1 << 20;
 
 /// What holds the guest's memory.
 #[derive(Clone, Debug)]
@@ -43,6 +43,11 @@ impl Backing {
             Self::Process(process) => process.read(buffer, offset),
         }
     }
+}
+
+/// Whether a frame holds nothing.
+pub fn is_zero(content: &[u8]) -> bool {
+    content.iter().all(|&byte| byte == 0)
 }
 
 /// The guest's memory; a clone is the same memory.
@@ -83,21 +88,32 @@ impl GuestMemory {
     /// [`Error::Host`].
     pub fn sha256(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        let mut chunk = vec![0; HASH_CHUNK];
-        for offset in (0..self.bytes).step_by(HASH_CHUNK) {
-            let length = (self.bytes - offset).min(HASH_CHUNK as u64) as usize;
-            let read = self.backing.read(&mut chunk[..length], offset);
-            read.context(|| "reading the guest's memory".into())?;
-            let frames = chunk[..length].chunks(PAGE_SIZE as usize);
-            for (frame, number) in frames.zip(offset / PAGE_SIZE..) {
-                if frame.iter().any(|&byte| byte != 0) {
-                    hash.update(number.to_le_bytes());
-                    hash.update(frame);
-                }
+        self.each_frame(|frame, content| {
+            if !is_zero(content) {
+                hash.update(frame.0.to_le_bytes());
+                hash.update(content);
             }
-        }
+        })?;
         let hex = |byte: &u8| format!("{byte:02x}");
         Ok(hash.finalize().iter().map(hex).collect())
+    }
+
+    /// Goes through every frame and its content, in ascending order.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn each_frame(&self, mut each: impl FnMut(Frame, &[u8])) -> Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        for offset in (0..self.bytes).step_by(CHUNK) {
+            let length = (self.bytes - offset).min(CHUNK as u64) as usize;
+            let read = self.backing.read(&mut chunk[..length], offset);
+            read.context(|| "reading the guest's memory".into())?;
+            let contents = chunk[..length].chunks(PAGE_SIZE as usize);
+            for (content, offset) in contents.zip((offset..).step_by(PAGE_SIZE as usize)) {
+                each(self.address(offset).frame(), content);
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of memory.
@@ -118,16 +134,31 @@ impl GuestMemory {
     /// The offset in the file of `length` bytes that lie together.
     fn offset(&self, at: PhysicalAddress, length: u64) -> Option<u64> {
         let end = at.0.checked_add(length)?;
-        let low = if self.bytes >= SPLIT_FROM {
-            SPLIT_LOW
-        } else {
-            self.bytes
-        };
+        let low = self.low_bytes();
         if end <= low {
             return Some(at.0);
         }
         let offset = at.0.checked_sub(SPLIT_HIGH_START)?.checked_add(low)?;
         (offset + length <= self.bytes).then_some(offset)
+    }
+
+    /// What lies at an offset in the file.
+    const fn address(&self, offset: u64) -> PhysicalAddress {
+        let low = self.low_bytes();
+        PhysicalAddress(if offset < low {
+            offset
+        } else {
+            SPLIT_HIGH_START + (offset - low)
+        })
+    }
+
+    /// Bytes below the hole, or of all memory if there is none.
+    const fn low_bytes(&self) -> u64 {
+        if self.bytes >= SPLIT_FROM {
+            SPLIT_LOW
+        } else {
+            self.bytes
+        }
     }
 
     fn checked(&self, at: PhysicalAddress, length: usize) -> Result<u64> {

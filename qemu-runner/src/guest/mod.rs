@@ -8,6 +8,8 @@
 //! | [`memory`] | the file, addressed by physical address |
 //! | [`symbols`] | where the monitor's record lies |
 //! | [`integrity`] | whether code and constants are still what the images hold |
+//! | [`written`] | what a cell wrote, as the processor marked it |
+//! | [`difference`] | how all memory differs from that of another run |
 //! | [`machine`] | the monitor's record |
 //! | [`cells`] | the public areas of the cells |
 //! | [`trace`] | trace rings, followed while they are written |
@@ -15,8 +17,10 @@
 
 pub mod cells;
 pub mod clock;
+pub mod difference;
 pub mod integrity;
 pub mod machine;
 pub mod memory;
 pub mod symbols;
 pub mod trace;
+pub mod written;

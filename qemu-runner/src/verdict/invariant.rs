@@ -12,7 +12,7 @@ pub enum Invariant {
     NobodyElseDies,
     /// No survivor takes wrong bytes for right ones.
     NoWrongBytes,
-    /// Nobody's code and constants change.
+    /// Nobody's code and constants change, nor memory that nobody wrote who may.
     NoForeignWrites,
     /// Nobody writes what the firewall does not let it.
     StoresStayInside,
@@ -57,7 +57,7 @@ impl Invariant {
             Self::MachineStaysUp => "the machine stays up",
             Self::NobodyElseDies => "nobody else dies",
             Self::NoWrongBytes => "no survivor takes wrong bytes",
-            Self::NoForeignWrites => "no foreign code or constants change",
+            Self::NoForeignWrites => "no foreign memory changes",
             Self::StoresStayInside => "stores stay inside",
             Self::OneLiveSet => "survivors decide alike",
             Self::WorkIsAccountedFor => "no work vanishes",

@@ -227,8 +227,11 @@ fn reach(summary: &Summary) -> String {
     let reached: Vec<String> = reached
         .map(|(cells, &runs)| format!("{cells} in {}", counted(runs as usize, "run")))
         .collect();
+    let memory = summary.reach.memory;
+    let memory = memory.map_or_else(String::new, |memory| memory.text() + "\n");
     format!(
-        "cells that failed or were affected by one fault: {}; more than one, where any: {}\n",
+        "cells that failed or were affected by one fault: {}; more than one, where any: {}\n\
+         {memory}",
         reached.join(", "),
         summary.reach.correlated.text()
     )

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cell::CellId;
 use serde::Serialize;
 
 use crate::campaign::record::{Measured, Record};
 use crate::campaign::statistics::Proportion;
+use crate::guest::difference::Difference;
 
 /// How far faults reached.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +22,51 @@ pub struct Reach {
     pub cells_affected: BTreeMap<usize, u64>,
     /// Of the runs in which a cell failed: more than one did.
     pub correlated: Proportion,
+    /// What memory showed, where it was compared with a control's.
+    pub memory: Option<MemoryReach>,
+}
+
+/// What the memory of the runs showed that were compared with a control each.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct MemoryReach {
+    /// All memory was the same.
+    pub same: Proportion,
+    /// Memory of cells differed that no fault was injected into, if only in time.
+    pub others: Proportion,
+    /// Memory differed that nobody wrote who may.
+    pub foreign: Proportion,
+}
+
+impl MemoryReach {
+    fn of(faults: &[&Record]) -> Option<Self> {
+        let compared: Vec<(&Record, &Difference)> = faults
+            .iter()
+            .filter_map(|run| Some((*run, run.difference.as_ref()?)))
+            .collect();
+        let share = |test: &dyn Fn(&Record, &Difference) -> bool| {
+            Proportion::counting(&compared, |(run, found)| test(run, found))
+        };
+        let others = |run: &Record, found: &Difference| {
+            let targets = run.resolved.targets().filter_map(CellId::new).collect();
+            !found.others(targets).is_empty()
+        };
+        (!compared.is_empty()).then(|| Self {
+            same: share(&|_, found| found.is_none()),
+            others: share(&others),
+            foreign: share(&|_, found| !found.foreign.is_empty()),
+        })
+    }
+
+    /// In a sentence.
+    pub fn text(self) -> String {
+        format!(
+            "Memory beside a control's, without the fault: the same in {}; that of other cells \
+             differed too, if only in time, in {}; written by somebody who must not in {}.",
+            self.same.text(),
+            self.others.text(),
+            self.foreign.text()
+        )
+    }
 }
 
 /// How often what was done to a cell reached another.
@@ -65,6 +112,7 @@ impl Reach {
             matrix: pairs.filter(|(from, to)| from != to).map(between).collect(),
             correlated: Proportion::counting(failed, |(_, one)| struck(one).len() > 1),
             cells_affected,
+            memory: MemoryReach::of(faults),
         }
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn reach(summary: &Summary) -> Markup {
             "Of the runs in which a cell failed or was affected, more than one was: "
             (summary.reach.correlated.text()) "."
         }
+        @if let Some(memory) = summary.reach.memory { p { (memory.text()) } }
     }
 }
 

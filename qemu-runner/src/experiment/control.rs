@@ -1,0 +1,129 @@
+//! A run beside its control: the same machine to the same moment, without the fault.
+//!
+//! In the deterministic mode two runs are the same, bit for bit, for as long as the runner does the
+//! same. So after the fault the control lets the machine stand still exactly when the run did, and
+//! every byte that differs in the end came of the fault.
+//!
+//! # Invariants
+//! 1. Nothing but the fault is left out: what it waits for is waited for in the control too.
+
+use std::time::Duration;
+
+use cell::CellSet;
+
+use super::{Run, carry_out};
+use crate::error::{Error, Result};
+use crate::fault::plan::{Kind, Plan};
+use crate::guest::difference::{Difference, Snapshot};
+use crate::launch::Launch;
+use crate::observation::{End, Observation};
+use crate::output::Progress;
+use crate::session::{Passed, Session};
+use crate::watch::Detail;
+
+/// Whether all memory is compared with a control's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Comparison {
+    /// Yes, after a second run. Only in the deterministic mode.
+    Control,
+    /// Not at all.
+    None,
+}
+
+impl Comparison {
+    /// As [`super::run`], with this.
+    ///
+    /// # Errors
+    /// See there; [`Error::Guest`] if the control did not go the same way.
+    pub fn run(
+        self,
+        launch: &Launch,
+        plan: &Plan,
+        detail: Detail,
+        progress: &mut Progress,
+    ) -> Result<Observation> {
+        match self {
+            Self::Control => run_beside_control(launch, plan, detail, progress),
+            Self::None => super::run(launch, plan, detail, progress),
+        }
+    }
+}
+
+/// When the machine stood still after its fault, and what its memory was in the end.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    spans: Vec<Duration>,
+    end: Option<Snapshot>,
+}
+
+impl Course {
+    /// Begins anew: the fault strikes now.
+    pub(super) fn restart(&mut self) {
+        self.spans.clear();
+    }
+
+    /// The machine went on for `span`.
+    pub(super) fn add(&mut self, span: Duration) {
+        self.spans.push(span);
+    }
+
+    /// Keeps memory as it is, unless the machine does not stand still.
+    pub(super) fn close(&mut self, session: &Session, end: &End, untouched: CellSet) -> Result<()> {
+        if matches!(end, End::Settled | End::Quiet | End::Bound) {
+            let Session {
+                memory, machine, ..
+            } = session;
+            self.end = Some(Snapshot::take(memory, machine, untouched)?);
+        }
+        Ok(())
+    }
+}
+
+/// Compares only if a fault struck and the machine stood still in the end.
+fn run_beside_control(
+    launch: &Launch,
+    plan: &Plan,
+    detail: Detail,
+    progress: &mut Progress,
+) -> Result<Observation> {
+    let course = Some(Course::default());
+    let (mut observed, course) = carry_out(launch, plan, (detail, course), progress)?;
+    let Some(Course {
+        spans,
+        end: Some(end),
+    }) = course
+    else {
+        return Ok(observed);
+    };
+    if plan.kind != Kind::Fault || observed.injected.is_empty() {
+        return Ok(observed);
+    }
+    progress.begin("the control, without the fault");
+    observed.difference = Some(compare(launch, plan, (&spans, &end), progress)?);
+    Ok(observed)
+}
+
+fn compare(
+    launch: &Launch,
+    plan: &Plan,
+    (spans, end): (&[Duration], &Snapshot),
+    progress: &mut Progress,
+) -> Result<Difference> {
+    let control = Plan {
+        kind: Kind::Null,
+        ..plan.clone()
+    };
+    let strayed = || Error::Guest("the control did not go the same way as the run".into());
+    let mut run = Run::boot(launch, &control, (Detail::Events, None), progress)?;
+    if run.begin(progress)?.is_some() {
+        return Err(strayed());
+    }
+    for &span in spans {
+        progress.step("to where the run ended");
+        match run.session.pass(span)? {
+            Passed::Span => {}
+            Passed::Down(_) | Passed::Silence => return Err(strayed()),
+        }
+    }
+    end.beside(&run.session.memory)
+}
