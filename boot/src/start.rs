@@ -9,6 +9,7 @@ use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use cell::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use cell::machine::{self, CellState, MachineRecord};
 use cell::parameters::{Firewall, Parameters};
 use cell::standing::Arrival;
@@ -18,7 +19,7 @@ use firewall::machine::svm;
 use firewall::machine::vmx::{self, VmxArea, VmxPage};
 use firewall::model::{FirewallTable, Homes};
 use firewall::monitor::{BackEnd, CellControl, Monitor, PerCpu, STACK_BYTES, life};
-use firewall::nested::{NestedTable, TablePage, pages_needed};
+use firewall::nested::{NestedTable, Size, TablePage};
 use spin::Once;
 use x86_64::instructions::port::Port;
 
@@ -31,9 +32,9 @@ use crate::{clock, serial, tables};
 
 /// Physical addresses that nested tables span at least: devices lie below it.
 const REACH_MIN: u64 = 4 << 30;
-/// Large pages of one nested table that can be split: stretches of 2 MiB in which a cell was
-/// granted something.
-const SPLITS_MAX: usize = 512;
+/// Pages of 4 KiB entries in one nested table for what other cells grant, at most: one for each
+/// stretch of 2 MiB in which a cell was ever granted something, in equal shares for the others.
+const LEAVES_MAX: usize = 4096;
 /// Firmware stretches that cells can be shown.
 const READABLE_MAX: usize = 16;
 
@@ -195,13 +196,7 @@ impl Builder<'_> {
         let reach_end = (stretch.end.start().0).max(REACH_MIN);
         tables::map_up_to(PhysicalAddress(reach_end), &mut memory)?;
         let writers = memory.slice(stretch.end.index(), |_| AtomicU64::new(0))?;
-        let pages = pages_needed(reach_end, SPLITS_MAX);
-        let table_pages: &'static [TablePage] =
-            memory.slice(cells * pages, |_| TablePage::new())?;
-        let nested = memory.slice(cells, |cell| {
-            let pages = &table_pages[cell * pages..(cell + 1) * pages];
-            NestedTable::new(pages, reach_end, back_end.format())
-        })?;
+        let nested = nested_tables(cells, stretch, reach_end, back_end, &mut memory)?;
         let cpus_count = processors.apic_ids().len();
         let stacks = memory.stacks(cpus_count, STACK_BYTES)?;
         let pages: &'static [VmxPage] = memory.slice(2 * cpus_count, |_| VmxPage::new())?;
@@ -218,6 +213,7 @@ impl Builder<'_> {
         let cells_memory = memory::cells_part(stretch, &self.taken(&memory));
         let regions = regions(cells, cells_memory).map_err(Refusal::Partition)?;
         homes[0] = Homes::new(regions);
+        divide(nested, &regions);
         self.fill_record(machine, &regions, writers, back_end.kind(), cpus, &memory);
         for (entry, table) in machine.cells.iter_mut().zip(&*nested) {
             entry.nested_root = table.root();
@@ -335,6 +331,43 @@ fn frames_of<T>(values: &[T]) -> FrameRange {
     let range = values.as_ptr_range();
     let address = |pointer: *const T| PhysicalAddress(pointer as u64);
     memory::frames_between(address(range.start), address(range.end))
+}
+
+/// A table for each cell, which does not know yet where the others' memory lies.
+fn nested_tables(
+    cells: usize,
+    stretch: FrameRange,
+    reach_end: u64,
+    back_end: &dyn BackEnd,
+    memory: &mut MonitorMemory,
+) -> Result<&'static mut [NestedTable], memory::OutOfMemory> {
+    let homes = cells - 1;
+    let region = stretch.len() * PAGE_SIZE / cells as u64;
+    let stretches = (region / LARGE_PAGE_SIZE) as usize + 1;
+    let size = Size {
+        end: PhysicalAddress(reach_end).frame(),
+        homes,
+        stretches_each: stretches.min(LEAVES_MAX / homes.max(1)),
+        edges: 2 * READABLE_MAX + 1,
+    };
+    let (count, leaves) = (size.pages(), size.leaves());
+    let pages: &'static [TablePage] = memory.slice(cells * count, |_| TablePage::new())?;
+    let owners: &'static [AtomicU64] = memory.slice(cells * leaves, |_| AtomicU64::new(0))?;
+    let rules = back_end.rules();
+    memory.slice(cells, |cell| {
+        let pages = &pages[cell * count..(cell + 1) * count];
+        let owners = &owners[cell * leaves..(cell + 1) * leaves];
+        NestedTable::new(size, pages, owners, rules)
+    })
+}
+
+/// Tells each table where the memory of the cells is that it is not of.
+fn divide(tables: &mut [NestedTable], regions: &[FrameRange; CELLS_MAX]) {
+    let cells = tables.len();
+    for (own, table) in tables.iter_mut().enumerate() {
+        let others = (0..cells).filter(|&cell| cell != own);
+        table.divide(others.map(|cell| regions[cell]));
+    }
 }
 
 fn per_cpu(

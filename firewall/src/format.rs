@@ -9,7 +9,7 @@
 //! | 6 | written | ignore the memory type of the cell's tables |
 //! | 7 | large | large |
 //! | 8, 9 | global, free | accessed, written |
-//! | 11 | free: [`WITHHELD`] | free: [`WITHHELD`] |
+//! | 11 | free: [`WITHHELD`], [`MERGING`] | free: [`WITHHELD`], [`MERGING`] |
 //! | 12 to 51 | address | address |
 //! | 63 | no fetches | no exception instead of an exit |
 //!
@@ -34,6 +34,8 @@ pub(crate) const WRITABLE: u64 = 1 << 1;
 pub(crate) const LARGE: u64 = 1 << 7;
 /// The right to write is withheld for a time. Free for software in both formats.
 pub(crate) const WITHHELD: u64 = 1 << 11;
+/// Of an entry that leads on: somebody may be about to exchange it for a large one.
+pub(crate) const MERGING: u64 = 1 << 11;
 pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// How a nested table says what it says.
@@ -50,6 +52,9 @@ pub trait Format: Sync + Debug {
     /// What the processor sets in a leaf when it stores through it.
     fn dirty(&self) -> u64;
 
+    /// All that the processor sets in an entry.
+    fn marks(&self) -> u64;
+
     /// What a leaf gives.
     fn access(&self, leaf: u64) -> Access;
 }
@@ -63,6 +68,7 @@ impl X86 {
     const USER: u64 = 1 << 2;
     /// Write-through and no cache: uncached, whatever the address's own type.
     const UNCACHED: u64 = 0b11 << 3;
+    pub(crate) const ACCESSED: u64 = 1 << 5;
     pub(crate) const DIRTY: u64 = 1 << 6;
     const NO_EXECUTE: u64 = 1 << 63;
 }
@@ -89,6 +95,10 @@ impl Format for X86 {
         Self::DIRTY
     }
 
+    fn marks(&self) -> u64 {
+        Self::ACCESSED | Self::DIRTY
+    }
+
     fn access(&self, leaf: u64) -> Access {
         access_of(leaf, leaf & Self::NO_EXECUTE == 0)
     }
@@ -104,6 +114,7 @@ impl Ept {
     /// do not count behind EPT (SDM 28.2.6.2), so a device's registers need a type of their own.
     const WRITE_BACK: u64 = 6 << 3;
     const UNCACHED: u64 = 0 << 3;
+    const ACCESSED: u64 = 1 << 8;
     const DIRTY: u64 = 1 << 9;
 }
 
@@ -127,6 +138,10 @@ impl Format for Ept {
 
     fn dirty(&self) -> u64 {
         Self::DIRTY
+    }
+
+    fn marks(&self) -> u64 {
+        Self::ACCESSED | Self::DIRTY
     }
 
     fn access(&self, leaf: u64) -> Access {
@@ -167,7 +182,7 @@ mod tests {
     fn no_two_meanings_share_a_bit() {
         for format in FORMATS {
             let own = format.leaf(Access::Own) | format.leaf(Access::Read) | format.device();
-            let meanings = [own, format.dirty(), LARGE, WITHHELD, ADDRESS];
+            let meanings = [own, format.marks(), LARGE, WITHHELD, ADDRESS];
             let sum: u32 = meanings.iter().map(|bits| bits.count_ones()).sum();
             let union = meanings.iter().fold(0, |all, bits| all | bits);
             assert_eq!(union.count_ones(), sum, "{format:?}");
@@ -189,7 +204,7 @@ mod tests {
             assert!(rights != 0 || leaf == 0, "an absent entry says nothing");
             assert_eq!(leaf & ADDRESS, 0);
         }
-        assert_eq!(Ept.branch() & 0b1111_1000, 0);
+        assert_eq!((Ept.branch() | MERGING) & 0b1111_1000, 0);
         assert_eq!(Ept.leaf(Access::Own) & !WRITABLE & 0b111, 0b101);
     }
 }

@@ -21,7 +21,7 @@ use cell::{CellId, CellSet, Frame, FrameRange};
 
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::model::FirewallTable;
-use crate::nested::{Access, Exhausted, NestedTable};
+use crate::nested::{Exhausted, NestedTable};
 
 /// The grants of one home to one writer.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,7 @@ impl Grants<'_> {
             if self.table.writers(frame).contains(self.writer) {
                 continue;
             }
-            let opened = self
-                .nested
-                .map_or(Ok(()), |nested| nested.set(frame, Access::Write));
+            let opened = self.nested.map_or(Ok(()), |nested| nested.grant(frame));
             if let Err(exhausted) = opened {
                 self.revoke(FrameRange {
                     start: frames.start,

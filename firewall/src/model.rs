@@ -170,16 +170,6 @@ impl<'a> FirewallTable<'a> {
         }
     }
 
-    /// Empties every set in the region of `home`: a new life of the home has granted nothing.
-    pub fn forget_grants_of(&self, home: CellId) {
-        for frame in self.ever_granted(home).iter() {
-            let set = &self.writers[frame.index()];
-            if set.load(Ordering::SeqCst) != 0 {
-                set.store(0, Ordering::SeqCst);
-            }
-        }
-    }
-
     /// The frames of `home` that `writer` may write.
     pub fn granted(&self, home: CellId, writer: CellId) -> impl Iterator<Item = Frame> {
         self.ever_granted(home)
@@ -249,21 +239,6 @@ mod tests {
         let table = FirewallTable::new(&words, &homes);
         assert_eq!(homes.of(Frame(FRAMES)), None);
         assert!((0..CELLS_MAX).all(|number| !table.may_write(cell(number), Frame(FRAMES))));
-    }
-
-    #[test]
-    fn a_new_life_has_granted_nothing() {
-        let (words, homes) = (words(), homes());
-        let table = FirewallTable::new(&words, &homes);
-        table.grant(frames(8, 3), cell(0));
-        table.grant(frames(0, 1), cell(1));
-        assert_eq!(table.granted(cell(1), cell(0)).count(), 3);
-        table.forget_grants_of(cell(1));
-        assert_eq!(table.granted(cell(1), cell(0)).count(), 0);
-        assert!(
-            table.may_write(cell(1), Frame(0)),
-            "what others granted to it stands"
-        );
     }
 
     proptest! {

@@ -216,7 +216,7 @@ fn try_channels(installation: &Installation) -> Result<[Tried; 4]> {
             "-accel",
             "tcg",
             "-cpu",
-            "qemu64,+svm,+npt",
+            "qemu64,+svm,+npt,+pdpe1gb",
             "-m",
             "32",
         ])

@@ -15,10 +15,14 @@ use qemu_runner::launch::{Mode, Program};
 use qemu_runner::machine::Machine;
 use qemu_runner::qemu::install::{self, Accelerator};
 
-use crate::trials::{Trial, Weight};
+use crate::trials::{Memory, Trial, Weight};
 
 /// The variable that has slow platforms run every trial: `all`.
 pub const ON_DEMAND: &str = "HIVE_TRIALS";
+
+/// Memory of which each of four cells has a whole GiB: QEMU leaves the third and the fourth to
+/// devices, and the cells lie above them.
+pub const GIBIBYTES: u64 = 6 << 30;
 
 /// A back end of the firewall on an emulator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,10 +100,15 @@ impl Platform {
     /// The machine of a trial.
     pub fn machine(self, trial: &Trial) -> Machine {
         let (cells, cpus) = trial.size;
+        let ordinary = self.ordinary_machine();
         Machine {
             cells,
             cpus,
-            ..self.ordinary_machine()
+            memory: match trial.memory {
+                Memory::Usual => ordinary.memory,
+                Memory::Gibibytes => GIBIBYTES,
+            },
+            ..ordinary
         }
     }
 
@@ -123,7 +132,7 @@ impl Platform {
     /// Why a trial does not run here, if it does not.
     pub fn omits(self, trial: &Trial) -> Option<Omission> {
         let plan = (trial.plan)();
-        if let Some(reason) = self.cannot(&plan) {
+        if let Some(reason) = self.cannot(&plan).or_else(|| self.lacks(trial.memory)) {
             return Some(Omission::Cannot(reason));
         }
         if self.emulator() == EmulatorArgument::Qemu {
@@ -136,6 +145,14 @@ impl Platform {
         match bochs() {
             Ok(_) => None,
             Err(problem) => Some(Omission::NotRun(problem.clone())),
+        }
+    }
+
+    /// In 2 GiB, monitor and firmware leave no whole one to the cells.
+    const fn lacks(self, memory: Memory) -> Option<&'static str> {
+        match (self.emulator(), memory) {
+            (EmulatorArgument::Bochs, Memory::Gibibytes) => Some("Bochs has 2 GiB at most"),
+            _ => None,
         }
     }
 

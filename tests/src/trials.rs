@@ -23,6 +23,15 @@ pub enum Weight {
     Further,
 }
 
+/// How much memory a machine has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// As much as usual.
+    Usual,
+    /// So much that each cell sees whole GiB of another's.
+    Gibibytes,
+}
+
 /// A behaviour.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
@@ -30,6 +39,8 @@ pub struct Trial {
     pub name: &'static str,
     /// Cells and CPUs.
     pub size: (usize, usize),
+    /// How much memory.
+    pub memory: Memory,
     /// What is done to the machine.
     pub plan: fn() -> Plan,
     /// What must come of it.
@@ -42,6 +53,7 @@ const fn further(name: &'static str, plan: fn() -> Plan, check: fn(&Outcome)) ->
     Trial {
         name,
         size: (4, 8),
+        memory: Memory::Usual,
         plan,
         check,
         weight: Weight::Further,
@@ -302,6 +314,22 @@ pub const TRIALS: &[Trial] = &[
         || by(InnerFault::PortReset, 3),
         Outcome::assert_held,
     ),
+    Trial {
+        memory: Memory::Gibibytes,
+        ..telling(
+            "gibibytes: wild stores reach no other cell",
+            || seeded(1, inner(InnerFault::WildWrite, 1)),
+            Outcome::assert_held,
+        )
+    },
+    Trial {
+        memory: Memory::Gibibytes,
+        ..further(
+            "gibibytes: cell 2 is recovered after a halt",
+            || of(HostFault::CpuHalt, 2),
+            |outcome| outcome.assert_recovered(&[2]),
+        )
+    },
     further(
         "pairs: a halt during agreement",
         || pair(host(HostFault::CpuHalt, 3), Event::EpochBegin),

@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use x86_64::registers::control::{Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
+use crate::nested::LargestPage;
+
 /// MCG_STATUS: bit 2 is set while a machine check is handled; a second one then resets the machine.
 pub const MACHINE_CHECK_STATUS: u32 = 0x17a;
 
@@ -36,6 +38,18 @@ pub fn halt_forever() -> ! {
         // SAFETY: halting with interrupts off stops only this CPU; nothing is expected to run on it
         // again.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// The largest page of the processor's own tables: CPUID 8000_0001h, EDX bit 26 (APM volume 3, rev.
+/// 3.36, E.4.2; SDM volume 2, CPUID). It holds for nested tables of the same format as well.
+pub(crate) fn largest_page() -> LargestPage {
+    const PAGE_1_GIB: u32 = 1 << 26;
+    let extended = core::arch::x86_64::__cpuid(0x8000_0000).eax;
+    if extended >= 0x8000_0001 && core::arch::x86_64::__cpuid(0x8000_0001).edx & PAGE_1_GIB != 0 {
+        LargestPage::Gibibyte
+    } else {
+        LargestPage::Stretch
     }
 }
 

@@ -84,7 +84,10 @@ const fn bus_error(kind: BusErrorKind, address: u64) -> Judgement {
 fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
     let access = |address: PhysicalAddress| monitor.nested(cpu.cell).access(address.frame());
     match denial {
-        Denial::Write(address) => matches!(access(address), Access::Write | Access::Own),
+        Denial::Write(address) => {
+            let is_open = || matches!(access(address), Access::Write | Access::Own);
+            is_open() || reach::reopen(monitor, cpu.cell, address.frame())
+        }
         Denial::Read(address) => reach::reopen(monitor, cpu.cell, address.frame()),
         Denial::Register(_) | Denial::Instruction(_) => false,
         Denial::Port(port) => {

@@ -110,10 +110,10 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
         Hypercall::Written => on_frames(monitor, cpu, arguments, |frames, cell| {
             Reply::ok(written(monitor, frames, cell))
         }),
-        Hypercall::CutOff => match reach::cut_off(monitor, cpu.cell) {
-            Ok(()) => Reply::ok(0),
-            Err(_) => Status::Exhausted.into(),
-        },
+        Hypercall::CutOff => {
+            reach::cut_off(monitor, cpu.cell);
+            Reply::ok(0)
+        }
         Hypercall::Quarantine => on_cell(monitor, first, |cell| quarantine(monitor, cpu, cell)),
         Hypercall::Unquarantine => on_cell(monitor, first, |cell| {
             reach::grants(monitor, cpu.cell, cell).unquarantine();

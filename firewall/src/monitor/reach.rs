@@ -26,16 +26,16 @@ use crate::nested::{Access, Exhausted};
 /// before is left: neither to the cell, nor by it.
 ///
 /// # Errors
-/// [`Exhausted`] if the table's pool is too small for the machine's stretches.
+/// [`Exhausted`] if the table has too few pages for the machine's own stretches.
 pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhausted> {
     forget_grants(monitor, cell);
     let nested = monitor.nested(cell);
     nested.reset();
     for other in monitor.machine.all_cells().without(cell).iter() {
         let entry = monitor.machine.cell(other);
-        nested.set_range(entry.region, ungranted(monitor))?;
+        nested.set_range(entry.region, monitor.back_end.rules().ungranted)?;
         if entry.cut_off.load(Ordering::SeqCst) != 0 {
-            nested.set_range(private_part(entry.region), Access::Absent)?;
+            nested.cut_off(private_part(entry.region));
         }
     }
     for &range in monitor.readable {
@@ -43,27 +43,17 @@ pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhauste
     }
     nested.show_device(LAPIC_BASE.frame())?;
     nested.set_range(monitor.machine.cell(cell).region, Access::Own)?;
+    nested.merge(nested.frames());
     nested.open();
     Ok(())
 }
 
-/// What a cell may do with the memory of another that granted it nothing.
-fn ungranted(monitor: &Monitor) -> Access {
-    if monitor.back_end.is_enforcing() {
-        Access::Read
-    } else {
-        Access::Write
-    }
-}
-
 /// Forgets what `cell` granted and what was granted to it, in writer sets and tables.
 fn forget_grants(monitor: &Monitor, cell: CellId) {
-    for frame in monitor.table.ever_granted(cell).iter() {
-        for writer in monitor.table.writers(frame).iter() {
-            grants(monitor, cell, writer).revoke(FrameRange::single(frame));
-        }
-    }
+    revoke_all(monitor, cell);
     for other in monitor.machine.all_cells().without(cell).iter() {
+        let nested = monitor.nested(other);
+        nested.merge(monitor.table.ever_granted(cell));
         let shared = monitor.table.ever_granted(other);
         monitor.table.revoke(shared, cell);
     }
@@ -75,6 +65,15 @@ fn forget_grants(monitor: &Monitor, cell: CellId) {
         entry
             .quarantined_by
             .fetch_and(!CellSet::only(cell).0, Ordering::SeqCst);
+    }
+}
+
+/// Takes back everything that `home` granted.
+fn revoke_all(monitor: &Monitor, home: CellId) {
+    for frame in monitor.table.ever_granted(home).iter() {
+        for writer in monitor.table.writers(frame).iter() {
+            grants(monitor, home, writer).revoke(FrameRange::single(frame));
+        }
     }
 }
 
@@ -90,43 +89,37 @@ pub(crate) fn grants(monitor: &Monitor, home: CellId, writer: CellId) -> Grants<
     }
 }
 
-/// Makes the private part of `home` unreachable for every other cell.
-///
-/// # Errors
-/// [`Exhausted`] if a table cannot be split; the other tables are done.
-pub(crate) fn cut_off(monitor: &Monitor, home: CellId) -> Result<(), Exhausted> {
+/// Makes the private part of `home` unreachable for every other cell, and takes back what it
+/// granted.
+pub(crate) fn cut_off(monitor: &Monitor, home: CellId) {
     let entry = monitor.machine.cell(home);
     entry.cut_off.store(1, Ordering::SeqCst);
-    monitor.table.forget_grants_of(home);
-    let mut outcome = Ok(());
+    revoke_all(monitor, home);
     for other in monitor.machine.all_cells().without(home).iter() {
-        let done = monitor
-            .nested(other)
-            .set_range(private_part(entry.region), Access::Absent);
-        outcome = outcome.and(done);
+        let nested = monitor.nested(other);
+        nested.cut_off(private_part(entry.region));
     }
-    outcome
 }
 
-/// Lets `cell` load memory again whose home cut it off in an earlier life. Not at once for
-/// everybody when the home begins a new life, for the tables of cells that begin theirs at the same
-/// time are in the making; so when it is missed. Returns whether that was the matter.
+/// Lets `cell` load memory again whose home cut it off in an earlier life, and store to what was
+/// granted of it since. Not at once for everybody when the home begins a new life, for the tables
+/// of cells that begin theirs at the same time are in the making; so when it is missed. Returns
+/// whether that was the matter.
 pub(crate) fn reopen(monitor: &Monitor, cell: CellId, frame: Frame) -> bool {
     let Some(home) = monitor.table.homes().of(frame) else {
         return false;
     };
     let nested = monitor.nested(cell);
     let is_cut_off = || is_cut_off(monitor, cell, frame.start());
-    if home == cell || is_cut_off() || nested.access(frame) != Access::Absent {
+    if home == cell || is_cut_off() {
         return false;
     }
-    nested.reopen(frame, ungranted(monitor));
+    let was_missing = nested.reopen(frame);
     if is_cut_off() {
         // The home did so again in between, and may have passed this entry before it was opened.
-        let stretch = private_part(monitor.machine.cell(home).region);
-        let _ = nested.set_range(stretch, Access::Absent);
+        nested.cut_off(private_part(monitor.machine.cell(home).region));
     }
-    true
+    was_missing
 }
 
 /// Whether `address` lies in memory that its home, another cell, cut off.

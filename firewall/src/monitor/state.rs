@@ -23,7 +23,7 @@ use crate::machine::svm::SvmArea;
 use crate::machine::vmx::VmxArea;
 use crate::model::FirewallTable;
 use crate::monitor::expulsion::Expulsion;
-use crate::nested::NestedTable;
+use crate::nested::{Access, LargestPage, NestedTable, Rules};
 
 /// How a CPU enters a cell's kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +87,22 @@ pub trait BackEnd: Sync {
 
     /// The format of its nested tables' entries.
     fn format(&self) -> &'static dyn Format;
+
+    /// The largest page that the processors' walks of its tables know.
+    fn largest_page(&self) -> LargestPage;
+
+    /// What its tables are made by.
+    fn rules(&self) -> Rules {
+        Rules {
+            format: self.format(),
+            largest: self.largest_page(),
+            ungranted: if self.is_enforcing() {
+                Access::Read
+            } else {
+                Access::Write
+            },
+        }
+    }
 
     /// Whether its tables record which frames were written.
     fn keeps_dirty_bits(&self) -> bool;

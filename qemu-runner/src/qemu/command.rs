@@ -13,8 +13,8 @@ use crate::machine::Machine;
 /// One instruction takes 2 to the power of this nanoseconds, shared by all CPUs: about as many as
 /// TCG executes on two host cores.
 const INSTRUCTION_SHIFT: u32 = 2;
-/// The processor, where QEMU emulates it.
-const MODEL: &str = "qemu64,+svm,+npt";
+/// The processor, where QEMU emulates it: with SVM, nested paging, and pages of 1 GiB.
+const MODEL: &str = "qemu64,+svm,+npt,+pdpe1gb";
 /// When the machine first stands still, in microseconds since the monitor started.
 const FIRST_STANDSTILL: u64 = 1000;
 

@@ -13,9 +13,11 @@ use x86_64::registers::model_specific::Msr;
 use super::entry;
 use crate::format::{Format, X86};
 use crate::hypercall::VECTOR_KICK;
+use crate::machine::cpu;
 use crate::machine::lapic::Command;
 use crate::monitor::hypercalls::{self, After, Request};
 use crate::monitor::{BackEnd, Monitor, PerCpu, Start, fence, life};
+use crate::nested::LargestPage;
 
 /// What this back end keeps of one CPU.
 #[repr(C, align(16))]
@@ -63,6 +65,10 @@ impl BackEnd for PagingBackEnd {
 
     fn format(&self) -> &'static dyn Format {
         &X86
+    }
+
+    fn largest_page(&self) -> LargestPage {
+        cpu::largest_page()
     }
 
     fn keeps_dirty_bits(&self) -> bool {

@@ -15,12 +15,14 @@ use super::enter::{enter, load_rest};
 use super::vmcb::{Intercept3, Intercept4, Segment, Vmcb, event, exit_code};
 use crate::format::{Format, X86};
 use crate::hypercall::{BUS_ERROR_CODE, VECTOR_BUS_ERROR};
+use crate::machine::cpu;
 use crate::machine::permissions::{PairedRegisterMap, PortMap};
 use crate::machine::registers::GuestRegisters;
 use crate::machine::run::{self, Guest, Translations};
 use crate::monitor::exits::Exit;
 use crate::monitor::hypercalls::{Reply, Request};
 use crate::monitor::{BackEnd, Denial, Monitor, PerCpu, Start};
+use crate::nested::LargestPage;
 
 const MSR_VM_CR: u32 = 0xc001_0114;
 const MSR_HOST_SAVE: u32 = 0xc001_0117;
@@ -98,6 +100,10 @@ impl BackEnd for SvmBackEnd {
 
     fn format(&self) -> &'static dyn Format {
         &X86
+    }
+
+    fn largest_page(&self) -> LargestPage {
+        cpu::largest_page()
     }
 
     fn keeps_dirty_bits(&self) -> bool {

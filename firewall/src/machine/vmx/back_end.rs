@@ -12,7 +12,7 @@ use cell::standing::Arrival;
 use x86_64::registers::model_specific::Msr;
 
 use super::capabilities::{FEATURE_LOCKED, FEATURE_VMX};
-use super::detection::{MSR_FEATURE_CONTROL, keeps_dirty_bits, plan};
+use super::detection::{MSR_FEATURE_CONTROL, keeps_dirty_bits, largest_page, plan};
 use super::enter::{Switch, wait_for_nmi};
 use super::guest::VmxGuest;
 use super::host::HostTables;
@@ -20,6 +20,7 @@ use super::operation::Operation;
 use crate::format::{Ept, Format};
 use crate::machine::run;
 use crate::monitor::{BackEnd, Monitor, PerCpu, Start, fence};
+use crate::nested::LargestPage;
 
 /// A page that belongs to the processor, but for the revision with which it begins (24.2, 24.11.5).
 #[repr(C, align(4096))]
@@ -102,6 +103,10 @@ impl BackEnd for VmxBackEnd {
 
     fn format(&self) -> &'static dyn Format {
         &Ept
+    }
+
+    fn largest_page(&self) -> LargestPage {
+        largest_page()
     }
 
     fn keeps_dirty_bits(&self) -> bool {

@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use crate::nested::LargestPage;
+
 /// Pin-based controls (24.6.1).
 pub(crate) mod pin {
     pub(crate) const NMI_EXITING: u32 = 1 << 3;
@@ -97,6 +99,7 @@ mod ept {
     pub(super) const FOUR_LEVELS: u64 = 1 << 6;
     pub(super) const WRITE_BACK: u64 = 1 << 14;
     pub(super) const LARGE_PAGES: u64 = 1 << 16;
+    pub(super) const GIBIBYTE_PAGES: u64 = 1 << 17;
     pub(super) const INVEPT: u64 = 1 << 20;
     pub(super) const ACCESSED_DIRTY: u64 = 1 << 21;
     pub(super) const INVEPT_SINGLE: u64 = 1 << 25;
@@ -129,6 +132,7 @@ pub(crate) struct Plan {
     pub(crate) cr4: Fixed,
     /// Whether the tables record accesses and stores.
     pub(crate) keeps_dirty_bits: bool,
+    pub(crate) largest_page: LargestPage,
     pub(crate) invept: InveptKind,
 }
 
@@ -178,6 +182,11 @@ impl Plan {
             cr0: registers.cr0,
             cr4: registers.cr4,
             keeps_dirty_bits: registers.ept_vpid & ept::ACCESSED_DIRTY != 0,
+            largest_page: if registers.ept_vpid & ept::GIBIBYTE_PAGES != 0 {
+                LargestPage::Gibibyte
+            } else {
+                LargestPage::Stretch
+            },
             invept: check_ept(registers.ept_vpid)?,
         })
     }
@@ -330,6 +339,7 @@ mod tests {
         assert_eq!(plan.exit, 0x0003_6fff);
         assert_eq!(plan.entry, 0x0000_13ff);
         assert!(plan.keeps_dirty_bits && plan.has_vpid());
+        assert_eq!(plan.largest_page, LargestPage::Gibibyte);
         assert_eq!(plan.invept, InveptKind::Single);
     }
 
@@ -366,7 +376,8 @@ mod tests {
         );
     }
 
-    /// Bochs 2.7, model `corei5_lynnfield_750`: no unrestricted guest, no dirty bits.
+    /// Bochs 2.7, model `corei5_lynnfield_750`: no unrestricted guest, no dirty bits,
+    /// no pages of 1 GiB.
     #[test]
     fn the_oldest_processors_with_extended_tables_serve_without_dirty_bits() {
         let lynnfield = Registers {
@@ -376,6 +387,7 @@ mod tests {
         };
         let plan = Plan::new(&lynnfield).expect("usable");
         assert!(!plan.keeps_dirty_bits);
+        assert_eq!(plan.largest_page, LargestPage::Stretch);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::capabilities::{Fixed, Plan, Refusal, Registers};
 use super::set_up::{GUEST_CR0, GUEST_CR4};
+use crate::nested::LargestPage;
 
 /// IA32_FEATURE_CONTROL.
 pub(super) const MSR_FEATURE_CONTROL: u32 = 0x3a;
@@ -62,6 +63,12 @@ pub(super) fn plan() -> &'static Plan {
 /// Whether the tables of this back end record stores.
 pub(super) fn keeps_dirty_bits() -> bool {
     PLAN.get().is_some_and(|plan| plan.keeps_dirty_bits)
+}
+
+/// The largest page that extended tables can have.
+pub(super) fn largest_page() -> LargestPage {
+    PLAN.get()
+        .map_or(LargestPage::Stretch, |plan| plan.largest_page)
 }
 
 /// Reads what there is.

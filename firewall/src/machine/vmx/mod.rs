@@ -21,9 +21,8 @@
 //! (25.2). Interrupts go straight to the cell.
 //!
 //! What it does **not** stop: a cell that never returns from `SMI`; microarchitectural side
-//! channels; a cell that makes its own caches cold (`WBINVD`, CR0.CD). Page-modification logging
-//! and the preemption timer are not used: written frames are asked for by frame, and kicks are
-//! NMIs, which no cell can mask.
+//! channels; a cell that makes its own caches cold (`WBINVD`, CR0.CD). Page-modification logging is
+//! not used (why: `set_up`), nor is the preemption timer: kicks are NMIs, which no cell can mask.
 //!
 //! # NMIs
 //! There is no global interrupt flag: an NMI reaches the monitor at any of its instructions. The

@@ -37,7 +37,11 @@ mod rights {
 }
 
 /// EPT pointer (24.6.11): the tables are cached (6), have four levels (3), record accesses and
-/// stores (bit 6).
+/// stores (bit 6), which is how a discard knows what was written.
+///
+/// The log of written pages (28.2.5) would not help: a discard asks about frames that their home
+/// names, few and rarely, while the log of each CPU takes the cell's own stores as well, exits
+/// after 512 of them, and has its end in a structure that a CPU which died keeps to itself.
 const EPTP_CACHED_FOUR_LEVELS: u64 = 6 | 3 << 3;
 const EPTP_ACCESSED_DIRTY: u64 = 1 << 6;
 
@@ -191,6 +195,7 @@ fn segments() -> impl Iterator<Item = (Field, u64)> {
 mod tests {
     use super::*;
     use crate::machine::vmx::capabilities::{Fixed, InveptKind};
+    use crate::nested::LargestPage;
     use cell::{Incarnation, PhysicalAddress};
 
     const PLAN: Plan = Plan {
@@ -209,6 +214,7 @@ mod tests {
             allowed: u64::MAX,
         },
         keeps_dirty_bits: true,
+        largest_page: LargestPage::Gibibyte,
         invept: InveptKind::Single,
     };
 
