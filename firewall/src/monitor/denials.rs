@@ -4,7 +4,7 @@
 //! is evidence; a store that a home holds up, and an access to memory that its home cut off, are
 //! not the accessing cell's fault.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use cell::PhysicalAddress;
 use cell::machine::EvidenceKind;
@@ -29,6 +29,27 @@ pub enum Denial {
     Instruction(u64),
 }
 
+/// The load or fetch of a CPU that was tried again last.
+///
+/// A load that the tables allow by now may be tried again: another CPU of the cell opened the
+/// frame. But a fetch from memory that is not the cell's own looks the same, and is denied for
+/// ever; so nothing is tried again twice in a row.
+#[derive(Debug, Default)]
+pub struct Retried(AtomicU64);
+
+impl Retried {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether the CPU tried another one last.
+    fn is_another(&self, address: PhysicalAddress, instruction: u64) -> bool {
+        let name = address.0 ^ instruction.rotate_left(u64::BITS / 2);
+        self.0.swap(name, Ordering::Relaxed) != name
+    }
+}
+
 /// What comes of a denied access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Judgement {
@@ -40,7 +61,7 @@ pub enum Judgement {
 
 /// Judges an access of the instruction at `instruction`, and publishes evidence if it is any.
 pub fn judge(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -> Judgement {
-    if is_stale(monitor, cpu, denial) {
+    if is_stale(monitor, cpu, denial, instruction) {
         return Judgement::Again;
     }
     let (evidence, error) = match denial {
@@ -81,14 +102,18 @@ const fn bus_error(kind: BusErrorKind, address: u64) -> Judgement {
 /// Whether the tables allow by now what the processor denied: a grant came meanwhile, or the
 /// processor held an older entry, the home came back after it had cut its memory off, or the serial
 /// port changed hands.
-fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial) -> bool {
+fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -> bool {
     let access = |address: PhysicalAddress| monitor.nested(cpu.cell).access(address.frame());
     match denial {
         Denial::Write(address) => {
             let is_open = || matches!(access(address), Access::Write | Access::Own);
             is_open() || reach::reopen(monitor, cpu.cell, address.frame())
         }
-        Denial::Read(address) => reach::reopen(monitor, cpu.cell, address.frame()),
+        Denial::Read(address) => {
+            let may_load = || access(address) != Access::Absent;
+            reach::reopen(monitor, cpu.cell, address.frame())
+                || may_load() && cpu.retried.is_another(address, instruction)
+        }
         Denial::Register(_) | Denial::Instruction(_) => false,
         Denial::Port(port) => {
             monitor.machine.uart_owner.load(Ordering::SeqCst) == cpu.cell.index() as u32
@@ -106,4 +131,20 @@ fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool
 fn is_quarantined(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
     let home = monitor.table.homes().of(address.frame());
     home.is_some_and(|home| reach::grants(monitor, home, cpu.cell).is_quarantined())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_tried_again_twice_in_a_row() {
+        let retried = Retried::new();
+        let [one, other] = [0x1000, 0x2000].map(PhysicalAddress);
+        assert!(retried.is_another(one, 0x40));
+        assert!(!retried.is_another(one, 0x40), "a fetch that stays denied");
+        assert!(retried.is_another(other, 0x40), "the same code elsewhere");
+        assert!(retried.is_another(one, 0x44), "other code");
+        assert!(retried.is_another(one, 0x40), "not in a row");
+    }
 }

@@ -111,7 +111,7 @@ fn dispatch(monitor: &Monitor, cpu: &PerCpu, call: Hypercall, arguments: [u64; 4
             Reply::ok(written(monitor, frames, cell))
         }),
         Hypercall::CutOff => {
-            reach::cut_off(monitor, cpu.cell);
+            reach::cut_off(monitor, cpu);
             Reply::ok(0)
         }
         Hypercall::Quarantine => on_cell(monitor, first, |cell| quarantine(monitor, cpu, cell)),

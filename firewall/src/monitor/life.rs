@@ -110,7 +110,7 @@ fn load(monitor: &Monitor, cpu: &PerCpu, incarnation: Incarnation) -> Option<Sta
     entry
         .state
         .store(CellState::Booting as u32, Ordering::SeqCst);
-    let loaded = match reach::start_life(monitor, cpu.cell) {
+    let loaded = match reach::start_life(monitor, cpu) {
         Ok(()) => monitor.loader.load(cpu.cell, incarnation, cpu.index).ok(),
         Err(_) => None,
     };

@@ -17,18 +17,20 @@ use cell::address::PAGE_SIZE;
 use cell::public::PUBLIC_SIZE;
 use cell::{CellId, CellSet, Frame, FrameRange, PhysicalAddress};
 
-use super::state::Monitor;
+use super::fence;
+use super::state::{Monitor, PerCpu};
 use crate::grants::Grants;
 use crate::machine::lapic::LAPIC_BASE;
 use crate::nested::{Access, Exhausted};
 
-/// Makes the nested table of `cell` afresh for a new life and opens it. Nothing that was granted
-/// before is left: neither to the cell, nor by it.
+/// Makes the nested table of the cell of `cpu` afresh for a new life and opens it. Nothing that was
+/// granted before is left: neither to the cell, nor by it.
 ///
 /// # Errors
 /// [`Exhausted`] if the table has too few pages for the machine's own stretches.
-pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhausted> {
-    forget_grants(monitor, cell);
+pub(crate) fn start_life(monitor: &Monitor, cpu: &PerCpu) -> Result<(), Exhausted> {
+    let cell = cpu.cell;
+    forget_grants(monitor, cpu);
     let nested = monitor.nested(cell);
     nested.reset();
     for other in monitor.machine.all_cells().without(cell).iter() {
@@ -48,9 +50,10 @@ pub(crate) fn start_life(monitor: &Monitor, cell: CellId) -> Result<(), Exhauste
     Ok(())
 }
 
-/// Forgets what `cell` granted and what was granted to it, in writer sets and tables.
-fn forget_grants(monitor: &Monitor, cell: CellId) {
-    revoke_all(monitor, cell);
+/// Forgets what the cell of `cpu` granted and what was granted to it, in writer sets and tables.
+fn forget_grants(monitor: &Monitor, cpu: &PerCpu) {
+    let cell = cpu.cell;
+    revoke_all(monitor, cpu);
     for other in monitor.machine.all_cells().without(cell).iter() {
         let nested = monitor.nested(other);
         nested.merge(monitor.table.ever_granted(cell));
@@ -68,12 +71,18 @@ fn forget_grants(monitor: &Monitor, cell: CellId) {
     }
 }
 
-/// Takes back everything that `home` granted.
-fn revoke_all(monitor: &Monitor, home: CellId) {
-    for frame in monitor.table.ever_granted(home).iter() {
+/// Takes back everything that the cell of `cpu` granted, and has the writers forget it. Nobody
+/// waits for them: an NMI that is pending comes before the next instruction of a guest.
+fn revoke_all(monitor: &Monitor, cpu: &PerCpu) {
+    let mut lost = CellSet::EMPTY;
+    for frame in monitor.table.ever_granted(cpu.cell).iter() {
         for writer in monitor.table.writers(frame).iter() {
-            grants(monitor, home, writer).revoke(FrameRange::single(frame));
+            grants(monitor, cpu.cell, writer).revoke(FrameRange::single(frame));
+            lost = lost.with(writer);
         }
+    }
+    for writer in lost.iter().filter(|_| monitor.back_end.is_enforcing()) {
+        fence::kick_cell(monitor, cpu, writer);
     }
 }
 
@@ -89,12 +98,13 @@ pub(crate) fn grants(monitor: &Monitor, home: CellId, writer: CellId) -> Grants<
     }
 }
 
-/// Makes the private part of `home` unreachable for every other cell, and takes back what it
-/// granted.
-pub(crate) fn cut_off(monitor: &Monitor, home: CellId) {
+/// Makes the private part of the cell of `cpu` unreachable for every other cell, and takes back
+/// what it granted.
+pub(crate) fn cut_off(monitor: &Monitor, cpu: &PerCpu) {
+    let home = cpu.cell;
     let entry = monitor.machine.cell(home);
     entry.cut_off.store(1, Ordering::SeqCst);
-    revoke_all(monitor, home);
+    revoke_all(monitor, cpu);
     for other in monitor.machine.all_cells().without(home).iter() {
         let nested = monitor.nested(other);
         nested.cut_off(private_part(entry.region));

@@ -22,6 +22,7 @@ use crate::machine::paging::PagingArea;
 use crate::machine::svm::SvmArea;
 use crate::machine::vmx::VmxArea;
 use crate::model::FirewallTable;
+use crate::monitor::denials::Retried;
 use crate::monitor::expulsion::Expulsion;
 use crate::nested::{Access, LargestPage, NestedTable, Rules};
 
@@ -198,6 +199,8 @@ pub struct PerCpu {
     pub is_echo_possible: AtomicBool,
     /// Whether the CPU was last entered with the serial port open to it.
     pub had_uart: AtomicBool,
+    /// What it tried again last after a denial.
+    pub retried: Retried,
     /// The SVM back end's own.
     pub(crate) area: UnsafeCell<SvmArea>,
     /// The EPT back end's own: apart, for the block is made on a small stack.
@@ -248,6 +251,7 @@ impl PerCpu {
             all_kicks_sent: AtomicBool::new(true),
             is_echo_possible: AtomicBool::new(false),
             had_uart: AtomicBool::new(false),
+            retried: Retried::new(),
             area: UnsafeCell::new(SvmArea::new()),
             vmx,
             paging: PagingArea::new(),

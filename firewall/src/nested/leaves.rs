@@ -27,8 +27,9 @@ pub(super) struct Leaves {
     pages: &'static [TablePage],
     /// For each page, one more than the number of the stretch that it serves; 0 for none.
     owners: &'static [AtomicU64],
-    /// The other cells' memory.
+    /// The other cells' memory: the first `homes` of these.
     regions: [FrameRange; CELLS_MAX],
+    homes: usize,
     /// Pages in each cell's share.
     share: usize,
 }
@@ -54,6 +55,7 @@ impl Leaves {
             pages,
             owners,
             regions: [FrameRange::default(); CELLS_MAX],
+            homes: 0,
             share,
         }
     }
@@ -62,6 +64,7 @@ impl Leaves {
     pub(super) fn divide(&mut self, regions: impl Iterator<Item = FrameRange>) {
         for (slot, region) in self.regions.iter_mut().zip(regions) {
             *slot = region;
+            self.homes += 1;
         }
     }
 
@@ -106,7 +109,7 @@ impl Leaves {
     }
 
     fn home(&self, frame: Frame) -> Option<usize> {
-        self.regions
+        self.regions[..self.homes]
             .iter()
             .position(|region| region.contains(frame))
     }
