@@ -39,8 +39,8 @@ mod missed;
 mod settled;
 
 use armed::{Armed, Surroundings};
-use control::Course;
 pub use control::Comparison;
+use control::Course;
 use settled::Settled;
 
 /// Between two looks while an event is waited for.
@@ -164,12 +164,7 @@ impl<'a> Run<'a> {
         Ok(early)
     }
 
-    fn new(
-        session: Session,
-        watch: Watch,
-        plan: &'a Plan,
-        course: Option<Course>,
-    ) -> Result<Self> {
+    fn new(session: Session, watch: Watch, plan: &'a Plan, course: Option<Course>) -> Result<Self> {
         let before = snapshot(&session)?;
         let now = session.emulator.now();
         Ok(Self {

@@ -45,7 +45,8 @@ fn a_campaign_is_run_and_reported() {
         only: None,
         stop_on: None,
     };
-    let engine = Machines { launch };
+    let comparison = campaign.header.comparison();
+    let engine = Machines { launch, comparison };
     job.carry_out(&engine, &mut journal, &mut Progress::silent())
         .expect("the runs can be carried out");
     let finished = directory::read(path.path()).expect("the campaign can be read back");

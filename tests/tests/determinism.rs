@@ -16,9 +16,13 @@ use qemu_runner::campaign::outcome::Containment;
 use qemu_runner::campaign::record::Record;
 use qemu_runner::campaign::run::Machines;
 use qemu_runner::commands::Setup;
-use qemu_runner::fault::plan::Plan;
+use qemu_runner::experiment::Comparison;
+use qemu_runner::fault::catalogue::{Fault, HostFault};
+use qemu_runner::fault::plan::{Area, Kind, Plan, Strike};
 use qemu_runner::launch::Mode;
+use qemu_runner::machine::Machine;
 use qemu_runner::output::Progress;
+use qemu_runner::watch::Detail;
 use tests::harness::{carry_out_in, inner, launch, take_turn};
 
 const FILE: &str = r#"
@@ -63,7 +67,8 @@ fn run(campaign: &Campaign, seed: u64) -> BTreeMap<u32, Record> {
         only: None,
         stop_on: None,
     };
-    let engine = Machines { launch };
+    let comparison = campaign.header.comparison();
+    let engine = Machines { launch, comparison };
     job.carry_out(&engine, &mut journal, &mut Progress::silent())
         .expect("the runs can be carried out");
     journal.records
@@ -89,6 +94,11 @@ fn the_same_seed_gives_the_same_runs() {
             assert_eq!(one.infra, None);
             assert_ne!(one.containment, Containment::Infra);
             assert!(one.ram_sha256.is_some(), "{one:#?}");
+            assert_eq!(
+                one.difference.is_some(),
+                one.kind() == Kind::Fault,
+                "{one:#?}"
+            );
             hashes.extend(one.ram_sha256.clone());
             assert_eq!(without_host_times(one), without_host_times(other));
         }
@@ -115,4 +125,24 @@ fn one_false_alarm_expels_nobody() {
     outcome.assert_held();
     assert!(outcome.run.false_alarms() > 0, "{:#?}", outcome.verdict);
     assert!(outcome.run.dead().is_empty(), "{:#?}", outcome.verdict);
+}
+
+/// Most of a cell's memory is never used, and a run beside its control differs in nothing else.
+#[test]
+fn of_a_bit_in_unused_memory_all_that_is_left_is_the_bit() {
+    let _turn = take_turn();
+    let launch = launch(Machine::default(), Mode::Deterministic);
+    let flip = Strike {
+        area: Area::Region,
+        seed: 3,
+        ..Strike::new(Fault::Host(HostFault::MemBitflip), 1)
+    };
+    let plan = Plan::single(flip);
+    let run = Comparison::Control.run(&launch, &plan, Detail::Events, &mut Progress::silent());
+    let run = run.expect("the runner works");
+    let found = run.difference.expect("the machine stood still in the end");
+    assert_eq!(found.cells, BTreeMap::from([(1, 1)]), "{found:?}");
+    assert_eq!(found.foreign, []);
+    let memory = launch.machine.memory;
+    assert!(found.unwritten > memory / 2, "{found:?} of {memory}");
 }

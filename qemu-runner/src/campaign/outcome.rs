@@ -13,12 +13,12 @@
 //!
 //! # Not guaranteed
 //! Without a look at all memory, beside a control, a changed bit or pointer that is gone and one
-//! whose traces are still there look the same: both are [`Effect::NotManifested`]. With it, one that
-//! was never used and one that did some harm that does not show yet are both [`Effect::Latent`].
-//! Suspicions prove nothing: a
-//! busy host causes them all the time. A run that is slow without standing still is not
-//! [`Containment::Degraded`]: how much work is due is known only from the controls, so the report
-//! compares the two.
+//! whose traces are still there look the same: both are [`Effect::NotManifested`]. With it, one
+//! that was never used and one whose harm does not show yet are both [`Effect::Latent`].
+//!
+//! Suspicions prove nothing: a busy host causes them all the time. A run that is slow without
+//! standing still is not [`Containment::Degraded`]: how much work is due is known only from the
+//! controls, so the report compares the two.
 
 use std::collections::BTreeSet;
 

@@ -38,7 +38,8 @@ pub struct Machines {
 impl Engine for Machines {
     fn carry_out(&self, run: &Resolved, progress: &mut Progress) -> Result<Observation> {
         let plan = run.plan();
-        self.comparison.run(&self.launch, &plan, Detail::Events, progress)
+        self.comparison
+            .run(&self.launch, &plan, Detail::Events, progress)
     }
 }
 

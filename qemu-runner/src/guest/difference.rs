@@ -272,8 +272,8 @@ mod tests {
         put(ROOT, ROOT + 0x1001);
         put(ROOT + 0x1000, ROOT + 0x2001);
         // Present, large; the first of them written.
-        put(ROOT + 0x2000 + 12 * 8, 24 * MIB | 0xc1);
-        put(ROOT + 0x2000 + 13 * 8, 26 * MIB | 0x81);
+        put(ROOT + 0x2000 + 12 * 8, (24 * MIB) | 0xc1);
+        put(ROOT + 0x2000 + 13 * 8, (26 * MIB) | 0x81);
         let view = MachineView::read(&memory, base).unwrap().unwrap();
         view.set_nested_root(&memory, 1, PhysicalAddress(ROOT));
         (memory, view)

@@ -257,7 +257,12 @@ fn read_region(memory: &GuestMemory, entry: PhysicalAddress) -> Result<FrameRang
     let bytes = range.len() * cell::PAGE_SIZE;
     let fits = bytes > PUBLIC_SIZE && memory.contains(range.start.start(), bytes);
     let FrameRange { start, end } = range;
-    let misplaced = || nonsense(&format!("a region of frames {:#x} to {:#x}", start.0, end.0));
+    let misplaced = || {
+        nonsense(&format!(
+            "a region of frames {:#x} to {:#x}",
+            start.0, end.0
+        ))
+    };
     fits.then_some(range).ok_or_else(misplaced)
 }
 

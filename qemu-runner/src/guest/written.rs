@@ -69,7 +69,12 @@ impl Walk<'_> {
         let mut page = [0; PAGE_SIZE as usize];
         self.memory.read(table, &mut page)?;
         let bytes = PAGE_SIZE << (LEVEL_BITS * (level - 1));
-        for (entry, at) in page.as_chunks().0.iter().zip((start..).step_by(bytes as usize)) {
+        for (entry, at) in page
+            .as_chunks()
+            .0
+            .iter()
+            .zip((start..).step_by(bytes as usize))
+        {
             let entry = u64::from_le_bytes(*entry);
             let outside = at >= self.region.end || at + bytes <= self.region.start;
             if outside || entry & PRESENT == 0 {

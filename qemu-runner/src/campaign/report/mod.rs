@@ -51,11 +51,12 @@ fn write_to(
     directory::write(out, "junit.xml", &junit)
 }
 
-/// Reports on a campaign that was run. What cannot be written is shown all the same.
+/// Sums up a campaign that was run, and writes the files of its report; the second result is what
+/// came of those.
 ///
 /// # Errors
 /// See [`directory::read`]; [`crate::error::Error::Usage`] if the files have no place.
-pub fn command(arguments: &ReportArguments, format: Format) -> Result<Ending> {
+pub fn make(arguments: &ReportArguments) -> Result<(Summary, Result<()>)> {
     let path = &arguments.directory;
     let finished = directory::read(path)?;
     let mut summary = Summary::of(&finished.manifest, finished.records.values());
@@ -66,9 +67,18 @@ pub fn command(arguments: &ReportArguments, format: Format) -> Result<Ending> {
     fs::create_dir_all(out).argument(|| format!("creating the directory {}", out.display()))?;
     let runs = (&finished.manifest, &finished.records);
     let written = write_to(out, path, runs, &summary);
+    Ok((summary, written))
+}
+
+/// Reports on a campaign that was run. What cannot be written is shown all the same.
+///
+/// # Errors
+/// See [`make`].
+pub fn command(arguments: &ReportArguments, format: Format) -> Result<Ending> {
+    let (summary, written) = make(arguments)?;
     match format {
         Format::Json => print_json(&summary)?,
-        Format::Text => print_text(&text(&summary, path))?,
+        Format::Text => print_text(&text(&summary, &arguments.directory))?,
     }
     if let Err(error) = written {
         eprintln!(
