@@ -14,7 +14,11 @@
 //!
 //! # Not guaranteed
 //! A grant and a revoke of the same frame at the same moment may leave it in the writer set and
-//! closed; the home orders its own requests. A processor may use an entry that it read before a
+//! closed; the home orders its own requests. A CPU that was stopped in the middle of a grant or a
+//! revocation, and goes on in a later life of the home, may take back what that life granted of the
+//! same frame; it leaves nothing open that no set says. One that stops there for good can leave a
+//! frame open that is in no set, until the next life of the home
+//! ([`NestedTable::write_protect_all`]). A processor may use an entry that it read before a
 //! change: see [`crate::nested`].
 
 use cell::{CellId, CellSet, Frame, FrameRange};
@@ -22,6 +26,22 @@ use cell::{CellId, CellSet, Frame, FrameRange};
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::model::FirewallTable;
 use crate::nested::{Exhausted, NestedTable};
+
+/// Why frames were not granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The home granted frames in more stretches than it has a share for.
+    Exhausted,
+    /// The life of the home or of the writer ended meanwhile. Some frames may have been granted,
+    /// which the end of that life takes back.
+    Over,
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
 
 /// The grants of one home to one writer.
 #[derive(Clone, Copy, Debug)]
@@ -39,28 +59,31 @@ pub struct Grants<'a> {
 }
 
 impl Grants<'_> {
-    /// Opens `frames` to the writer. Checked by the caller.
+    /// Opens `frames` to the writer. Checked by the caller. `is_on` says whether the lives of both
+    /// still go on; it is asked about every frame once that is in the set, where the end of a life
+    /// that comes later finds it.
     ///
     /// # Errors
-    /// [`Exhausted`], with nothing granted.
-    pub fn grant(&self, frames: FrameRange) -> Result<(), Exhausted> {
+    /// See [`Refusal`]. [`Refusal::Exhausted`]: nothing was granted.
+    pub fn grant(&self, frames: FrameRange, is_on: impl Fn() -> bool) -> Result<(), Refusal> {
+        // Before anything is granted: what was granted before has to stay if this fails.
+        self.nested
+            .map_or(Ok(()), |nested| nested.reserve(frames))?;
         for frame in frames.iter() {
             // A set that is in force already keeps its record of what was written.
             if self.table.writers(frame).contains(self.writer) {
                 continue;
             }
-            let opened = self.nested.map_or(Ok(()), |nested| nested.grant(frame));
-            if let Err(exhausted) = opened {
-                self.revoke(FrameRange {
-                    start: frames.start,
-                    end: frame,
-                });
-                return Err(exhausted);
-            }
+            self.nested.map_or(Ok(()), |nested| nested.grant(frame))?;
             // In the set before the mark is looked at: a quarantine that begins now goes by the
             // set.
-            self.table.grant(FrameRange::single(frame), self.writer);
+            let single = FrameRange::single(frame);
+            self.table.grant(single, self.writer);
             self.settle(frame);
+            if !is_on() {
+                self.revoke(single);
+                return Err(Refusal::Over);
+            }
         }
         Ok(())
     }

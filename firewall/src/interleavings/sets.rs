@@ -6,7 +6,7 @@ use loom::thread;
 use cell::{CELLS_MAX, CellId, CellSet, FrameRange};
 
 use super::{FRAME, NEIGHBOUR, PREEMPTIONS, STRETCH, Table};
-use crate::atomic::AtomicU64;
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::grants::Grants;
 use crate::model::{FirewallTable, Homes};
 use crate::nested::Access;
@@ -150,7 +150,9 @@ const ONE: FrameRange = FrameRange {
 };
 
 fn open(grants: &Grants<'_>) {
-    grants.grant(ONE).expect("the pool is large enough");
+    grants
+        .grant(ONE, || true)
+        .expect("the pool is large enough");
 }
 
 /// The writer set says so, and the nested table agrees.
@@ -248,6 +250,29 @@ fn a_grant_and_a_quarantine_beside_a_merge_agree() {
             grants.unquarantine();
             assert_state(grants, true, true);
         },
+    );
+}
+
+/// The mark of a cell that is not there stands for the end of a life.
+const OVER: u64 = 1 << 63;
+
+#[test]
+fn a_grant_beside_the_end_of_a_life_leaves_nothing() {
+    explore_grants(
+        |_| (),
+        &[
+            |grants| {
+                let is_on = || grants.quarantined_by.load(Ordering::SeqCst) & OVER == 0;
+                let _ = grants.grant(ONE, is_on);
+            },
+            |grants| {
+                grants.quarantined_by.fetch_or(OVER, Ordering::SeqCst);
+                // The end of the life before what it forgets.
+                fence(Ordering::SeqCst);
+                grants.revoke(ONE);
+            },
+        ],
+        |grants| assert_state(grants, false, false),
     );
 }
 

@@ -33,7 +33,8 @@ pub enum Denial {
 ///
 /// A load that the tables allow by now may be tried again: another CPU of the cell opened the
 /// frame. But a fetch from memory that is not the cell's own looks the same, and is denied for
-/// ever; so nothing is tried again twice in a row.
+/// ever; so nothing is tried again twice in a row. Frames are missing at most once in a life of
+/// their home and of the cell, so in other lives it counts as another.
 #[derive(Debug, Default)]
 pub struct Retried(AtomicU64);
 
@@ -43,9 +44,13 @@ impl Retried {
         Self(AtomicU64::new(0))
     }
 
-    /// Whether the CPU tried another one last.
-    fn is_another(&self, address: PhysicalAddress, instruction: u64) -> bool {
-        let name = address.0 ^ instruction.rotate_left(u64::BITS / 2);
+    /// Whether the CPU tried another one last. `lives`: of the cell and of the memory's home.
+    fn is_another(&self, address: PhysicalAddress, instruction: u64, lives: [u32; 2]) -> bool {
+        // Addresses leave the uppermost bits alone; where two names meet all the same, an access
+        // that was tried counts as denied, or one that is denied is tried once more.
+        let [own, home] = lives.map(|life| u64::from(life & 0xff));
+        let lives = own << 56 | home << 48;
+        let name = address.0 ^ instruction.rotate_left(u64::BITS / 2) ^ lives;
         self.0.swap(name, Ordering::Relaxed) != name
     }
 }
@@ -111,8 +116,9 @@ fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -
         }
         Denial::Read(address) => {
             let may_load = || access(address) != Access::Absent;
+            let lives = || lives(monitor, cpu, address);
             reach::reopen(monitor, cpu.cell, address.frame())
-                || may_load() && cpu.retried.is_another(address, instruction)
+                || may_load() && cpu.retried.is_another(address, instruction, lives())
         }
         Denial::Register(_) | Denial::Instruction(_) => false,
         Denial::Port(port) => {
@@ -121,6 +127,12 @@ fn is_stale(monitor: &Monitor, cpu: &PerCpu, denial: Denial, instruction: u64) -
                 && !cpu.had_uart.load(Ordering::Relaxed)
         }
     }
+}
+
+/// The lives of the cell and of the home of `address`, if that has one.
+fn lives(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> [u32; 2] {
+    let home = monitor.table.homes().of(address.frame());
+    [cpu.cell, home.unwrap_or(cpu.cell)].map(|cell| monitor.machine.cell(cell).incarnation().0)
 }
 
 fn is_granted(monitor: &Monitor, cpu: &PerCpu, address: PhysicalAddress) -> bool {
@@ -141,10 +153,25 @@ mod tests {
     fn nothing_is_tried_again_twice_in_a_row() {
         let retried = Retried::new();
         let [one, other] = [0x1000, 0x2000].map(PhysicalAddress);
-        assert!(retried.is_another(one, 0x40));
-        assert!(!retried.is_another(one, 0x40), "a fetch that stays denied");
-        assert!(retried.is_another(other, 0x40), "the same code elsewhere");
-        assert!(retried.is_another(one, 0x44), "other code");
-        assert!(retried.is_another(one, 0x40), "not in a row");
+        assert!(retried.is_another(one, 0x40, [1, 1]));
+        assert!(
+            !retried.is_another(one, 0x40, [1, 1]),
+            "a fetch that stays denied"
+        );
+        assert!(
+            retried.is_another(other, 0x40, [1, 1]),
+            "the same code elsewhere"
+        );
+        assert!(retried.is_another(one, 0x44, [1, 1]), "other code");
+        assert!(retried.is_another(one, 0x40, [1, 1]), "not in a row");
+        assert!(!retried.is_another(one, 0x40, [1, 1]));
+        assert!(
+            retried.is_another(one, 0x40, [1, 2]),
+            "the home's next life"
+        );
+        assert!(
+            retried.is_another(one, 0x40, [2, 2]),
+            "the cell's next life"
+        );
     }
 }

@@ -81,7 +81,7 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
         Exit::Nmi => judge_nmi(monitor, cpu),
         // What a cell does after it was voted out, until its CPUs are fenced, is nobody's concern;
         // what it asks for would be done to the life after it.
-        _ if !is_in_life(monitor, cpu) => Verdict::Leave(arrival),
+        _ if !life::is_in_life(monitor, cpu) => Verdict::Leave(arrival),
         Exit::Hypercall(request) => match hypercalls::answer(monitor, cpu, request) {
             After::Return(reply) => Verdict::Answer(reply),
             After::Leave => Verdict::Leave(arrival),
@@ -102,11 +102,6 @@ pub fn judge(monitor: &Monitor, cpu: &PerCpu, exit: Exit) -> Verdict {
             Verdict::Leave(arrival)
         }
     }
-}
-
-/// Whether the life that the CPU runs may still go on.
-fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
-    life::is_alive(monitor, cpu, monitor.machine.cpu(cpu.id).standing.life())
 }
 
 fn judge_nmi(monitor: &Monitor, cpu: &PerCpu) -> Verdict {

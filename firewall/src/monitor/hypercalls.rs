@@ -11,6 +11,7 @@ use cell::{CellId, CellSet, Epoch, Frame, FrameRange, Incarnation, PhysicalAddre
 use super::denials::{self, Denial, Judgement};
 use super::state::{Monitor, PerCpu};
 use super::{fence, life, reach, standstill};
+use crate::grants::Refusal;
 use crate::hypercall::{
     BusErrorKind, FRAMES_PER_CALL_MAX, Hypercall, Status, VECTOR_DOORBELL, VECTOR_WAKE,
 };
@@ -68,6 +69,10 @@ pub enum After {
 /// Answers one request of the cell that runs on `cpu`.
 pub fn answer(monitor: &Monitor, cpu: &PerCpu, request: Request) -> After {
     standstill::observe(monitor, cpu);
+    // A CPU that was frozen there asks for a life that may be long over.
+    if !life::is_in_life(monitor, cpu) {
+        return After::Leave;
+    }
     monitor
         .machine
         .cpu(cpu.id)
@@ -219,16 +224,16 @@ fn grant(
         return Status::Stale.into();
     }
     let grants = reach::grants(monitor, cpu.cell, writer);
-    match grants.grant(frames) {
-        Ok(()) if is_live() => Reply::ok(0),
-        Ok(()) => {
-            // The life ended meanwhile. What its successor forgot before it began, it forgot before
-            // this grant, perhaps.
-            grants.revoke(frames);
+    // What the successor of either forgets before it begins, it may have forgotten before a grant
+    // of this CPU.
+    let is_on = || is_live() && life::is_in_life(monitor, cpu);
+    match grants.grant(frames, is_on) {
+        Ok(()) => Reply::ok(0),
+        Err(Refusal::Over) => {
             fence::kick_cell(monitor, cpu, writer);
             Status::Stale.into()
         }
-        Err(_) => Status::Exhausted.into(),
+        Err(Refusal::Exhausted) => Status::Exhausted.into(),
     }
 }
 

@@ -57,6 +57,11 @@ pub(crate) fn is_alive(monitor: &Monitor, cpu: &PerCpu, incarnation: Incarnation
     runs && entry.incarnation() == incarnation
 }
 
+/// Whether the life that the CPU runs may still go on.
+pub(crate) fn is_in_life(monitor: &Monitor, cpu: &PerCpu) -> bool {
+    is_alive(monitor, cpu, monitor.machine.cpu(cpu.id).standing.life())
+}
+
 fn wait_for_start(monitor: &Monitor, this: &PerCpu, arrival: Arrival) -> Start {
     lapic::quiet();
     cpu::clear_machine_check();

@@ -53,6 +53,12 @@ pub(crate) fn start_life(monitor: &Monitor, cpu: &PerCpu) -> Result<(), Exhauste
 /// Forgets what the cell of `cpu` granted and what was granted to it, in writer sets and tables.
 fn forget_grants(monitor: &Monitor, cpu: &PerCpu) {
     let cell = cpu.cell;
+    let region = monitor.machine.cell(cell).region;
+    for other in monitor.machine.all_cells().without(cell).iter() {
+        // Whatever the sets say: a CPU of the life before may have stopped for good between an
+        // entry and its set.
+        monitor.nested(other).write_protect_all(region);
+    }
     revoke_all(monitor, cpu);
     for other in monitor.machine.all_cells().without(cell).iter() {
         let nested = monitor.nested(other);
@@ -71,18 +77,21 @@ fn forget_grants(monitor: &Monitor, cpu: &PerCpu) {
     }
 }
 
-/// Takes back everything that the cell of `cpu` granted, and has the writers forget it. Nobody
-/// waits for them: an NMI that is pending comes before the next instruction of a guest.
+/// Takes back everything that the cell of `cpu` granted, and has the others forget it: all of them,
+/// for a CPU that revoked something before may have stopped before its kicks. Nobody waits for
+/// them: an NMI that is pending comes before the next instruction of a guest.
 fn revoke_all(monitor: &Monitor, cpu: &PerCpu) {
-    let mut lost = CellSet::EMPTY;
-    for frame in monitor.table.ever_granted(cpu.cell).iter() {
+    let ever_granted = monitor.table.ever_granted(cpu.cell);
+    for frame in ever_granted.iter() {
         for writer in monitor.table.writers(frame).iter() {
             grants(monitor, cpu.cell, writer).revoke(FrameRange::single(frame));
-            lost = lost.with(writer);
         }
     }
-    for writer in lost.iter().filter(|_| monitor.back_end.is_enforcing()) {
-        fence::kick_cell(monitor, cpu, writer);
+    if ever_granted.is_empty() || !monitor.back_end.is_enforcing() {
+        return;
+    }
+    for other in monitor.machine.all_cells().without(cpu.cell).iter() {
+        fence::kick_cell(monitor, cpu, other);
     }
 }
 

@@ -103,9 +103,14 @@ impl Leaves {
         self.pages.get(index).ok_or(Exhausted)
     }
 
-    /// Those that were filled, if only to see whether they are.
-    pub(super) fn filled(&self) -> impl Iterator<Item = &'static TablePage> {
-        self.pages.iter().filter(|page| !page.is_empty())
+    /// Those that serve a stretch. Whether they are filled does not count: a CPU that stopped while
+    /// it cleared one leaves it without its first entry, and with others.
+    pub(super) fn bound(&self) -> impl Iterator<Item = &'static TablePage> {
+        self.pages
+            .iter()
+            .zip(self.owners)
+            .filter(|(_, owner)| owner.load(Ordering::SeqCst) != 0)
+            .map(|(page, _)| page)
     }
 
     fn home(&self, frame: Frame) -> Option<usize> {

@@ -113,6 +113,16 @@ impl TablePage {
         }
     }
 
+    /// Takes `bits` from every entry.
+    pub(super) fn take(&self, bits: u64) {
+        for entry in &self.0 {
+            // Most entries have none, and a load costs less than an atomic change.
+            if entry.load(Ordering::SeqCst) & bits != 0 {
+                entry.fetch_and(!bits, Ordering::SeqCst);
+            }
+        }
+    }
+
     /// Whether the page was not filled since it was cleared.
     pub(super) fn is_empty(&self) -> bool {
         self.0[0].load(Ordering::SeqCst) == 0

@@ -108,7 +108,7 @@ impl NestedTable {
             let way = self.way_to(directory);
             self.upper.entry(index).store(way, Ordering::SeqCst);
         }
-        for page in self.leaves.filled() {
+        for page in self.leaves.bound() {
             page.clear();
         }
         self.edges_used.store(0, Ordering::SeqCst);
@@ -196,6 +196,14 @@ impl NestedTable {
         Ok(())
     }
 
+    /// Sets pages aside for `frames` of another cell: no grant of them fails from then on.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if the home granted frames in more stretches than it has a share for.
+    pub fn reserve(&self, frames: FrameRange) -> Result<(), Exhausted> {
+        stretches(frames).try_for_each(|start| self.leaves.bind(start).map(drop))
+    }
+
     /// Opens a frame of another cell to stores, and forgets whether it was written. Where its home
     /// has cut its memory off, that begins when the stretch is opened again.
     ///
@@ -216,6 +224,13 @@ impl NestedTable {
     pub fn write_protect(&self, frame: Frame) {
         if let Some(entry) = self.small_leaf(frame) {
             entry.fetch_and(!(WRITABLE | WITHHELD), Ordering::SeqCst);
+        }
+    }
+
+    /// The same for every frame in the stretches of `frames`, granted or not.
+    pub fn write_protect_all(&self, frames: FrameRange) {
+        for page in stretches(frames).filter_map(|start| self.leaves.of(start)) {
+            page.take(WRITABLE | WITHHELD);
         }
     }
 

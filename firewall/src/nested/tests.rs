@@ -209,6 +209,41 @@ fn a_new_life_finds_nothing_of_the_one_before() {
 }
 
 #[test]
+fn a_reset_that_stopped_in_the_middle_leaves_nothing_to_the_next_life() {
+    let table = table_in(&X86);
+    let frame = Frame(NEAR.start.0 + 5);
+    table.grant(frame).expect("a page is free");
+    // As a CPU leaves the page that stops for good while it clears it.
+    for position in 0..3 {
+        let entry = table.small_leaf(Frame(NEAR.start.0 + position));
+        entry.expect("bound").store(0, Ordering::SeqCst);
+    }
+    begin(&table);
+    table.grant(NEAR.start).expect("it has its page");
+    assert_eq!(table.access(frame), Access::Read);
+    assert_eq!(table.access(NEAR.start), Access::Write);
+}
+
+#[test]
+fn a_home_that_begins_anew_takes_back_what_no_set_says() {
+    let table = table_in(&Ept);
+    let [open, withheld, others] = [NEAR.start, Frame(NEAR.end.0 - 1), WHOLE.start];
+    for frame in [open, withheld, others] {
+        table.grant(frame).expect("a page is free");
+    }
+    table.withhold(withheld);
+    assert!(store(&table, open));
+    table.write_protect_all(NEAR);
+    table.give_back(withheld);
+    assert_eq!(table.access(open), Access::Read);
+    assert_eq!(table.access(withheld), Access::Read);
+    assert_eq!(table.access(others), Access::Write, "another home's");
+    assert!(table.is_written(open));
+    table.merge(NEAR);
+    assert!(!is_split(&table, open) && !is_split(&table, withheld));
+}
+
+#[test]
 fn write_protection_keeps_the_dirty_bit_and_a_new_grant_clears_it() {
     for format in FORMATS {
         let table = table_in(format);
