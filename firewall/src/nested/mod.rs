@@ -40,7 +40,9 @@
 //! revokes must kick the cell's CPUs and wait for them (`crate::monitor::fence`). After a split or
 //! a merge it may hold both sizes of page for one address, which say the same; a cell's executable
 //! memory, where some processors cannot bear that (Intel's erratum behind CVE-2018-12207), is its
-//! own, and is neither split nor merged during a life.
+//! own, and is neither split nor merged during a life. AMD's family 10h can answer both sizes with
+//! a machine check (erratum 383, Revision Guide 41322), which stops the cell; nothing is done about
+//! that here.
 
 mod leaves;
 mod merge;
