@@ -5,8 +5,9 @@
 //! was not written by the cell since its life began, whatever it may say itself.
 //!
 //! # Not guaranteed
-//! A stretch is as large as its entry, 2 MiB as a rule: that one was written says little. What was
-//! put there before the cell ran, its image, leaves no mark.
+//! A stretch is as large as its entry, 2 MiB as a rule and 1 GiB where a cell owns a whole one:
+//! that one was written says little. What was put there before the cell ran, its image, leaves no
+//! mark.
 //!
 //! # References
 //! AMD64 Architecture Programmer's Manual, volume 2, rev. 3.41, 5.4.2 and 15.25.5.
