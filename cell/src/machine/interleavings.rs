@@ -11,6 +11,7 @@ const NEXT: Incarnation = Incarnation(2);
 fn entry() -> CellEntry {
     CellEntry {
         region: FrameRange::default(),
+        nested_root: PhysicalAddress(0),
         state: AtomicU32::new(0),
         incarnation: AtomicU32::new(NEXT.0),
         evidence_count: AtomicU64::new(0),
