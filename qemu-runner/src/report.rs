@@ -1,9 +1,13 @@
 //! The report of one injection, as text and as one JSON object.
 
+use cell::fault::InnerFault;
+use cell::trace::Event;
 use serde_json::{Value, json};
 
 use crate::commands::Setup;
+use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Plan, Strike};
+use crate::guest::trace::Source;
 use crate::latency::Latencies;
 use crate::observation::{End, Observation, Watched};
 use crate::output::{push_line, table};
@@ -44,7 +48,7 @@ pub fn json(
         "verdict": verdict,
         "latencies_ms": latencies,
         "live_set": run.live_set.iter().map(cell::CellId::index).collect::<Vec<_>>(),
-        "end": end_text(&run.end),
+        "end": end_text(run, verdict),
         "ram_sha256": run.ram_sha256,
         "memory_difference": run.difference,
         "epitaphs": epitaphs,
@@ -114,7 +118,7 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     line(format_args!(
         "\nlive set at the end: {}; {}",
         run.live_set,
-        end_text(&run.end)
+        end_text(run, verdict)
     ));
     let alarms = run.false_alarms();
     if alarms > 0 {
@@ -144,6 +148,12 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     for violation in &verdict.violations {
         line(format_args!("  - {}", violation.text()));
     }
+    for fault in never_struck(run) {
+        line(format_args!(
+            "{fault} waited to the end and never struck: no message, program or interrupt came \
+             that it was meant for"
+        ));
+    }
     for cell in &verdict.out_of_work {
         line(format_args!(
             "cell {cell} serves calls, and its own programs do no work any more: the fault ended \
@@ -151,6 +161,24 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
         ));
     }
     text
+}
+
+/// The faults that wait at a hook of the kernel, and found nothing there.
+fn never_struck(run: &Observation) -> impl Iterator<Item = Fault> {
+    let hooks = run.injected.iter().filter_map(|one| match one.fault {
+        Fault::Inner(fault) if fault.is_hook() => Some((fault, one.cell)),
+        _ => None,
+    });
+    let alive = |cell: usize| run.dead().iter().all(|dead| dead.index() != cell);
+    let struck = |fault: InnerFault, cell: usize| {
+        run.since_start().any(|record| {
+            record.event == Event::Struck
+                && record.source == Source::Cell(cell)
+                && record.arguments[0] == fault as u64
+        })
+    };
+    let idle = hooks.filter(move |&(fault, cell)| alive(cell) && !struck(fault, cell));
+    idle.map(|(fault, _)| Fault::Inner(fault))
 }
 
 fn watched_text(watched: &Watched) -> String {
@@ -208,10 +236,15 @@ fn cells(verdict: &Verdict) -> String {
     table(&rows)
 }
 
-fn end_text(end: &End) -> String {
-    match end {
-        End::Settled => "every cell serves and works".into(),
-        End::Quiet => "nobody died, every cell serves and works".into(),
+fn end_text(run: &Observation, verdict: &Verdict) -> String {
+    let works = if verdict.out_of_work.is_empty() {
+        "every cell serves and works"
+    } else {
+        "every cell serves"
+    };
+    match &run.end {
+        End::Settled => works.into(),
+        End::Quiet => format!("nobody died, {works}"),
         End::Bound => "not settled when the time was over".into(),
         End::SystemDown(how) => format!("the machine went down: {how}"),
         End::Silence => "no CPU works any more".into(),

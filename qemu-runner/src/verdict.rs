@@ -42,6 +42,8 @@ pub enum Outcome {
     SystemDown,
     /// A survivor stopped working, or a dead cell was not noticed.
     Hang,
+    /// Nobody saw an effect, but memory is not what it would be without the fault.
+    Latent,
     /// The fault struck nothing, or had no effect that anybody saw.
     NotActivated,
 }
@@ -58,6 +60,7 @@ impl Outcome {
             Self::SilentCorruption => "silent corruption",
             Self::SystemDown => "system down",
             Self::Hang => "hang",
+            Self::Latent => "latent: nobody saw an effect, and memory differs",
             Self::NotActivated => "not activated",
         }
     }
@@ -481,6 +484,8 @@ fn outcome(run: &Observation, violations: &[Violation]) -> Outcome {
         Outcome::ServiceLost
     } else if active {
         Outcome::Contained
+    } else if run.difference.as_ref().is_some_and(|it| !it.is_none()) {
+        Outcome::Latent
     } else {
         Outcome::NotActivated
     }

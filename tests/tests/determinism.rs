@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use cell::CellId;
 use cell::fault::InnerFault;
 use qemu_runner::campaign::directory::{Beginning, Journal, Manifest};
 use qemu_runner::campaign::file::Campaign;
@@ -19,8 +20,10 @@ use qemu_runner::commands::Setup;
 use qemu_runner::experiment::Comparison;
 use qemu_runner::fault::catalogue::{Fault, HostFault};
 use qemu_runner::fault::plan::{Area, Kind, Plan, Strike};
+use qemu_runner::guest::difference::Difference;
 use qemu_runner::launch::Mode;
 use qemu_runner::machine::Machine;
+use qemu_runner::observation::Observation;
 use qemu_runner::output::Progress;
 use qemu_runner::watch::Detail;
 use tests::harness::{carry_out_in, inner, launch, take_turn};
@@ -127,22 +130,38 @@ fn one_false_alarm_expels_nobody() {
     assert!(outcome.run.dead().is_empty(), "{:#?}", outcome.verdict);
 }
 
+/// A run with a fault, and what of memory is not its control's.
+fn beside_control(strike: Strike) -> (Observation, Difference) {
+    let _turn = take_turn();
+    let launch = launch(Machine::default(), Mode::Deterministic);
+    let plan = Plan::single(strike);
+    let run = Comparison::Control.run(&launch, &plan, Detail::Events, &mut Progress::silent());
+    let mut run = run.expect("the runner works");
+    let found = run.difference.take();
+    let found = found.expect("the machine stood still in the end");
+    assert_eq!(found.foreign, []);
+    let memory = launch.machine.memory;
+    assert!(found.unwritten > memory / 2, "{found:?} of {memory}");
+    (run, found)
+}
+
 /// Most of a cell's memory is never used, and a run beside its control differs in nothing else.
 #[test]
 fn of_a_bit_in_unused_memory_all_that_is_left_is_the_bit() {
-    let _turn = take_turn();
-    let launch = launch(Machine::default(), Mode::Deterministic);
     let flip = Strike {
         area: Area::Region,
         seed: 3,
         ..Strike::new(Fault::Host(HostFault::MemBitflip), 1)
     };
-    let plan = Plan::single(flip);
-    let run = Comparison::Control.run(&launch, &plan, Detail::Events, &mut Progress::silent());
-    let run = run.expect("the runner works");
-    let found = run.difference.expect("the machine stood still in the end");
+    let (_, found) = beside_control(flip);
     assert_eq!(found.cells, BTreeMap::from([(1, 1)]), "{found:?}");
-    assert_eq!(found.foreign, []);
-    let memory = launch.machine.memory;
-    assert!(found.unwritten > memory / 2, "{found:?} of {memory}");
+}
+
+/// A whole recovery lies between the two ends, and still nobody wrote who must not.
+#[test]
+fn a_cell_that_dies_and_comes_back_leaves_nothing_that_nobody_wrote() {
+    let (run, found) = beside_control(Strike::new(Fault::Host(HostFault::CpuHalt), 1));
+    let dead: Vec<usize> = run.dead().iter().map(CellId::index).collect();
+    assert_eq!(dead, [1]);
+    assert!(found.cells.contains_key(&1), "{found:?}");
 }

@@ -9,6 +9,7 @@ use super::states::{Graph, Outline, Path};
 use super::statistics::{LOOKS, runs_for_half_width, runs_for_zero_bound};
 use super::when::{Until, When};
 use crate::error::{Context, Ending, Result};
+use crate::experiment::Comparison;
 use crate::output::{Format, print_json, print_text, push_line, table};
 use crate::units::float;
 
@@ -33,6 +34,9 @@ pub struct Checked {
     runs_all_classes_together: u64,
     runs_each_class_by_itself: u64,
     runs_for_zero_bound: u64,
+    /// Whether each fault's run is carried out twice, in words for people.
+    #[serde(skip)]
+    twice: &'static str,
     seconds_per_run: f64,
     runs_in_file: Option<u32>,
     /// Numbers of faults at which to look, and the runs that they take.
@@ -141,6 +145,12 @@ impl Checked {
             runs_all_classes_together: in_all(faults),
             runs_each_class_by_itself: in_all(faults * float(least) / float(total)),
             runs_for_zero_bound: whole(float(runs_for_zero_bound(half_width)) / faults),
+            twice: match campaign.header.comparison() {
+                Comparison::Control => {
+                    "each run with a fault is carried out twice, and all memory compared\n\n"
+                }
+                Comparison::None => "",
+            },
             seconds_per_run: seconds_per_run(campaign, total),
             runs_in_file: campaign.header.runs.as_ref().map(|runs| *runs.get_ref()),
         }
@@ -170,7 +180,7 @@ impl Checked {
             self.golden_share * 100.0,
             self.null_share * 100.0
         ));
-        line(format_args!("{}", self.needs()));
+        line(format_args!("{}{}", self.twice, self.needs()));
         line(format_args!("{}", self.states.text().trim_end()));
         text
     }
@@ -279,7 +289,11 @@ fn seconds_per_run(campaign: &Campaign, total: u64) -> f64 {
         float(*class.weight.get_ref()) * (work + beforehand + more)
     };
     let work: f64 = campaign.classes.iter().map(of).sum();
-    OVERHEAD_SECONDS + work / float(total)
+    let once = OVERHEAD_SECONDS + work / float(total);
+    match campaign.header.comparison() {
+        Comparison::Control => 2.0 * once,
+        Comparison::None => once,
+    }
 }
 
 fn clock(seconds: f64) -> String {

@@ -79,7 +79,7 @@ pub struct HookArguments {
     /// For messages: what they ask for or answer, such as "import page".
     #[arg(long, value_name = "OPERATION", value_parser = parse_operation)]
     pub operation: Option<u16>,
-    /// For program.kill: the name of the threads.
+    /// For program.kill: the name of the threads, such as worker, server, pages or pulse.
     #[arg(long, value_name = "NAME", value_parser = parse_program)]
     pub program: Option<String>,
     /// For program.kill: so long they run first.

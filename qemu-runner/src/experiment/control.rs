@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fault::plan::{Kind, Plan};
 use crate::guest::difference::{Difference, Snapshot};
 use crate::launch::Launch;
-use crate::observation::{End, Observation};
+use crate::observation::{End, Note, Observation};
 use crate::output::Progress;
 use crate::session::{Passed, Session};
 use crate::watch::Detail;
@@ -79,7 +79,7 @@ impl Course {
     }
 }
 
-/// Compares only if a fault struck and the machine stood still in the end.
+/// Compares only if a fault struck; if the machine did not stand still in the end, a note says so.
 fn run_beside_control(
     launch: &Launch,
     plan: &Plan,
@@ -88,18 +88,30 @@ fn run_beside_control(
 ) -> Result<Observation> {
     let course = Some(Course::default());
     let (mut observed, course) = carry_out(launch, plan, (detail, course), progress)?;
-    let Some(Course {
-        spans,
-        end: Some(end),
-    }) = course
-    else {
-        return Ok(observed);
-    };
     if plan.kind != Kind::Fault || observed.injected.is_empty() {
         return Ok(observed);
     }
-    progress.begin("the control, without the fault");
-    observed.difference = Some(compare(launch, plan, (&spans, &end), progress)?);
+    let compared = match course {
+        Some(Course {
+            spans,
+            end: Some(end),
+        }) => {
+            progress.begin("the control, without the fault");
+            compare(launch, plan, (&spans, &end), progress)
+        }
+        _ => Err(Error::Guest(
+            "the machine did not stand still in the end".into(),
+        )),
+    };
+    match compared {
+        Ok(difference) => observed.difference = Some(difference),
+        // What the run itself showed is not lost with it.
+        Err(Error::Guest(why) | Error::Down(why)) => observed.notes.push(Note {
+            at: observed.ended_at,
+            text: format!("memory is not compared: {why}"),
+        }),
+        Err(other) => return Err(other),
+    }
     Ok(observed)
 }
 

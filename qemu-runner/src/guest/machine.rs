@@ -301,7 +301,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Two cells of 8 MiB with two CPUs each, at 16 MiB and 24 MiB; the monitor's memory is below
+    /// Two cells of 8 MiB with two CPUs each, at 16 MiB and 24 MiB; the monitor's memory ends at
     /// 4 MiB.
     pub(crate) fn synthetic() -> (GuestMemory, PhysicalAddress) {
         let memory = memory(64 << 20);
@@ -311,6 +311,7 @@ pub(crate) mod tests {
         put(offset_of!(MachineRecord, cells_count), 2);
         put(offset_of!(MachineRecord, cpus_count), 4);
         let monitor = field(BASE, offset_of!(MachineRecord, monitor));
+        memory.write_u64(monitor, 0x100).unwrap();
         memory.write_u64(field(monitor, 8), 0x400).unwrap();
         for cell in 0..2 {
             let region = field(entry_of(BASE, cell), offset_of!(CellEntry, region));

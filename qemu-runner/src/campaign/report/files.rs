@@ -39,6 +39,12 @@ struct Row<'a> {
     followed_ms: Option<f64>,
     false_alarms: Option<usize>,
     longest_pause_ms: Option<f64>,
+    /// Bytes of memory that are not the control's: of the cells that were struck, of the others,
+    /// and those that nobody wrote who may.
+    differing_bytes_struck: Option<u64>,
+    differing_bytes_others: Option<u64>,
+    foreign_bytes: Option<u64>,
+    ram_sha256: Option<&'a str>,
     infra: Option<&'a str>,
 }
 
@@ -48,6 +54,15 @@ impl<'a> Row<'a> {
         let latencies = measured.map(|measured| measured.latencies);
         let second = resolved.then.first().map(|(strike, _)| strike);
         let violation = record.is_violation();
+        let difference = record.difference.as_ref();
+        let [struck, others] = [true, false].map(|is_struck| {
+            let targets: Vec<usize> = resolved.targets().collect();
+            difference.map(|found| {
+                let cells = found.cells.iter();
+                let counted = cells.filter(|(cell, _)| targets.contains(cell) == is_struck);
+                counted.map(|(_, bytes)| bytes).sum()
+            })
+        });
         Self {
             run: record.run(),
             kind: record.kind(),
@@ -76,6 +91,10 @@ impl<'a> Row<'a> {
             followed_ms: measured.map(|measured| measured.followed_ms),
             false_alarms: measured.map(|measured| measured.false_alarms),
             longest_pause_ms: measured.and_then(|measured| measured.longest_pause_ms),
+            differing_bytes_struck: struck,
+            differing_bytes_others: others,
+            foreign_bytes: difference.map(|found| found.foreign.iter().map(|one| one.bytes).sum()),
+            ram_sha256: record.ram_sha256.as_deref(),
             infra: record.infra.as_deref(),
         }
     }

@@ -31,7 +31,8 @@ pub struct Reach {
 pub struct MemoryReach {
     /// All memory was the same.
     pub same: Proportion,
-    /// Memory of cells differed that no fault was injected into, if only in time.
+    /// Of the runs in which nobody died, after which the others must do something else: memory of
+    /// cells differed that no fault was injected into, if only in time.
     pub others: Proportion,
     /// Memory differed that nobody wrote who may.
     pub foreign: Proportion,
@@ -46,13 +47,17 @@ impl MemoryReach {
         let share = |test: &dyn Fn(&Record, &Difference) -> bool| {
             Proportion::counting(&compared, |(run, found)| test(run, found))
         };
-        let others = |run: &Record, found: &Difference| {
+        let others = |(run, found): &&(&Record, &Difference)| {
             let targets = run.resolved.targets().filter_map(CellId::new).collect();
             !found.others(targets).is_empty()
         };
+        let nobody_died = |(run, _): &&(&Record, &Difference)| {
+            let measured = run.measured.as_ref();
+            measured.is_some_and(|one| one.dead.is_empty())
+        };
         (!compared.is_empty()).then(|| Self {
             same: share(&|_, found| found.is_none()),
-            others: share(&others),
+            others: Proportion::counting(compared.iter().filter(nobody_died), others),
             foreign: share(&|_, found| !found.foreign.is_empty()),
         })
     }
@@ -60,8 +65,9 @@ impl MemoryReach {
     /// In a sentence.
     pub fn text(self) -> String {
         format!(
-            "Memory beside a control's, without the fault: the same in {}; that of other cells \
-             differed too, if only in time, in {}; written by somebody who must not in {}.",
+            "Memory beside a control's, without the fault: the same in {}; where nobody died, that \
+             of cells that were not struck differed, if only in time, in {}; written by somebody \
+             who must not in {}.",
             self.same.text(),
             self.others.text(),
             self.foreign.text()
