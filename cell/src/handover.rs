@@ -60,8 +60,8 @@ pub struct Settings {
     pub workers: u32,
     /// Microseconds for which a worker rests after each operation.
     pub rest_microseconds: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// A [`crate::parameters::Idle`] value.
+    pub idle: u32,
     /// Seed of the workload.
     pub seed: u64,
 }

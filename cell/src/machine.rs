@@ -31,7 +31,7 @@ pub const SYMBOL: &str = "HIVE_MACHINE";
 pub const MAGIC: u64 = u64::from_be_bytes(*b"HIVEMACH");
 
 /// Raised whenever a layout in this crate changes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How the firewall is enforced.
 #[repr(u32)]

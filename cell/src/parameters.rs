@@ -43,6 +43,27 @@ impl Discard {
     }
 }
 
+/// What the first CPU of a cell does when there is nothing to do.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Idle {
+    /// It sleeps until an interrupt, as the others do.
+    Sleep = 0,
+    /// It goes on executing. Where time is instructions counted, an emulator in which all CPUs
+    /// sleep has to move time by itself, and when exactly it does so may depend on its host.
+    Awake = 1,
+}
+
+impl Idle {
+    /// Decodes a stored choice; anything unknown sleeps.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            1 => Self::Awake,
+            _ => Self::Sleep,
+        }
+    }
+}
+
 /// The boot parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parameters {
@@ -50,7 +71,8 @@ pub struct Parameters {
     pub cells: usize,
     /// `firewall=auto|npt|ept|paging|off`.
     pub firewall: Firewall,
-    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `seed=`.
+    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `idle=`,
+    /// `seed=`.
     pub settings: Settings,
     /// `standstill=`: when the machine first stands still for the runner, in microseconds; 0 for
     /// never.
@@ -70,7 +92,7 @@ impl Parameters {
             discard: Discard::Written as u32,
             workers: 2,
             rest_microseconds: 8000,
-            reserved: 0,
+            idle: Idle::Sleep as u32,
             seed: 1995,
         },
         standstill_microseconds: 0,
@@ -101,6 +123,10 @@ impl Parameters {
         (
             "rest",
             "0 to 1000000: microseconds for which a worker rests after each operation",
+        ),
+        (
+            "idle",
+            "sleep or awake: what the first CPU of a cell does when there is nothing to do",
         ),
         ("seed", "a number: seed of the workload"),
         (
@@ -167,6 +193,13 @@ impl Parameters {
             }
             "workers" => settings.workers = number(value, 0, 16)? as u32,
             "rest" => settings.rest_microseconds = number(value, 0, 1_000_000)? as u32,
+            "idle" => {
+                settings.idle = match value {
+                    "sleep" => Idle::Sleep,
+                    "awake" => Idle::Awake,
+                    _ => return None,
+                } as u32;
+            }
             "standstill" => self.standstill_microseconds = number(value, 0, 1_000_000_000)?,
             "seed" => settings.seed = number(value, 0, u64::MAX)?,
             _ => return None,
@@ -256,6 +289,9 @@ mod tests {
             Discard::from_raw(parameters.settings.discard),
             Discard::Writable
         );
+        let idle = |line| Parameters::parse(line).map(|it| Idle::from_raw(it.settings.idle));
+        assert_eq!(idle("image idle=awake"), Ok(Idle::Awake));
+        assert_eq!(idle("image idle=sleep"), idle("image"));
     }
 
     #[test]

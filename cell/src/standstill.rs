@@ -65,6 +65,8 @@ pub struct Standstill {
     pub frozen: [AtomicU64; FROZEN_WORDS],
     /// What is ordered.
     pub orders: [Order; ORDERS_MAX],
+    /// A place that nobody reads, for orders that take their time and change nothing.
+    pub nowhere: AtomicU64,
 }
 
 impl Standstill {
@@ -78,6 +80,7 @@ impl Standstill {
             orders_count: AtomicU64::new(0),
             frozen: [const { AtomicU64::new(0) }; FROZEN_WORDS],
             orders: [const { Order::none() }; ORDERS_MAX],
+            nowhere: AtomicU64::new(0),
         }
     }
 

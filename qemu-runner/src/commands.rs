@@ -230,7 +230,7 @@ impl Setup {
         let bochs = self.bochs.as_ref();
         let bochs = bochs.map(|version| format!("Bochs {version}"));
         let emulator = qemu.or(bochs).unwrap_or_default();
-        let (cells, cpus) = (counted(*cells, "cell"), counted(*cpus, "CPU"));
+        let (cells, cpus) = (counted(*cells as u64, "cell"), counted(*cpus as u64, "CPU"));
         format!("{cells}, {cpus} ({boot_parameters}), {emulator}, {accelerator}")
     }
 }

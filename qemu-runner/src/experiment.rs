@@ -469,7 +469,7 @@ impl<'a> Run<'a> {
             }
             let span = self.until_next_look();
             if let Some(course) = &mut self.course {
-                course.add(span);
+                course.add(&self.session, span)?;
             }
             match self.session.pass(span)? {
                 Passed::Span => {}

@@ -80,7 +80,7 @@ impl Machine {
         check_cpus(self.cells, self.cpus).map_err(|error| Error::Usage(error.to_string()))?;
         let needed = MONITOR_BYTES + CELL_BYTES_MIN * self.cells as u64;
         if self.memory < needed {
-            let (cells, needed) = (counted(self.cells, "cell"), needed >> 20);
+            let (cells, needed) = (counted(self.cells as u64, "cell"), needed >> 20);
             return Err(Error::Usage(format!(
                 "a machine of {cells} needs at least {needed} MiB of memory"
             )));

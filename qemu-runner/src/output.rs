@@ -114,7 +114,7 @@ pub fn print_text(text: &str) -> Result<()> {
 }
 
 /// "1 cell", "4 cells".
-pub fn counted(count: usize, thing: &str) -> String {
+pub fn counted(count: u64, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {thing}{plural}")
 }

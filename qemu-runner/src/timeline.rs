@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::fault::catalogue::Fault;
 use crate::guest::trace::{Observed, Source};
 use crate::observation::{Observation, SUSPICIONS, matters};
-use crate::output::push_line;
+use crate::output::{counted, push_line};
 use crate::units::milliseconds_between;
 
 /// Records that lie further apart are not one line.
@@ -73,7 +73,7 @@ pub fn lines(run: &Observation) -> Vec<Line> {
         until_ms: (group.last != group.first).then(|| since(group.last)),
         who: who(&group),
         event: group.event.name(),
-        text: counted(
+        text: repeated(
             describe(group.event, group.arguments),
             group.count,
             group.cells.len(),
@@ -178,7 +178,7 @@ fn who(group: &Group) -> String {
     }
 }
 
-fn counted(text: String, count: usize, cells: usize) -> String {
+fn repeated(text: String, count: usize, cells: usize) -> String {
     if count > cells.max(1) {
         format!("{text} (x{count})")
     } else {
@@ -192,13 +192,13 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
     let (high, low) = (first >> 32, first & 0xffff_ffff);
     let set = |bits: u64| CellSet(bits).to_string();
     match event {
-        Event::Boot => format!("kernel entered, life {first}, {second} CPUs"),
+        Event::Boot => format!("kernel entered, life {first}, {}", counted(second, "CPU")),
         Event::CpuUp => "CPU takes part".into(),
         Event::Serving => format!("serves calls, life {first}"),
         Event::Panic if first == 0 => "panics".into(),
         Event::Panic => format!("panics at {first:#x}"),
         Event::Injected => format!("does {}", inner(first)),
-        Event::Struck => format!("{} strikes, seen {second} times", inner(first)),
+        Event::Struck => format!("{} strikes, seen {}", inner(first), counted(second, "time")),
         Event::BusError => "takes a bus error".into(),
         Event::Hint => format!("suspects cell {first}: {}", reason(second)),
         Event::EpochBegin => format!("epoch {first} begins, suspects {}", set(second)),
@@ -225,7 +225,7 @@ pub fn describe(event: Event, arguments: [u64; 2]) -> String {
         Event::QuarantineEnd => format!("opens its frames to cell {first} again"),
         Event::ConsoleAdopted => format!("adopts the console from cell {second}"),
         Event::WrongByte => format!("a wrong byte, with cell {first} at {second:#x}"),
-        Event::WorkBegin => format!("{first} workers begin"),
+        Event::WorkBegin => format!("{} at work", counted(first, "worker")),
         Event::Evidence => format!("evidence against cell {low}: {}", evidence(high)),
         Event::Sealed => format!("epoch {first} is sealed with {}", set(second)),
         Event::Expelled => format!("cell {first} is expelled, life {second}"),

@@ -58,8 +58,9 @@ fn carry_out(order: &Order) {
     let address = order.address.load(Ordering::SeqCst);
     let value = order.value.load(Ordering::SeqCst);
     // SAFETY: the runner, which can write all memory anyway, injects a fault: an address that is
-    // aligned memory outside of the monitor, identity-mapped, or a local APIC's. Harm to a cell is
-    // the purpose, and the monitor keeps no reference into a cell's memory.
+    // aligned memory outside of the monitor, identity-mapped, a local APIC's, or the atomic field
+    // of the record that nobody reads. Harm to a cell is the purpose, and the monitor keeps no
+    // reference into a cell's memory.
     unsafe {
         match order.bytes.load(Ordering::SeqCst) {
             1 => (address as *mut u8).write_volatile(value as u8),

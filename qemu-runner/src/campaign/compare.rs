@@ -81,6 +81,8 @@ struct Paired {
     class: String,
     /// How often nothing spoke against only one of the two.
     held: Pairs,
+    /// Both count as the same, and the fault did the same to its cell.
+    alike: Proportion,
     /// By McNemar's test; none if no pair differs.
     chance: Option<Chance>,
 }
@@ -104,11 +106,29 @@ struct Comparison {
 
 type OfClass = fn(&ClassSummary) -> Proportion;
 
-const SHARES: [(&str, OfClass); 4] = [
+/// What is said of a class of faults.
+const SHARES: [(&str, OfClass); 5] = [
     ("had an effect", |class| class.manifested),
     ("detected", |class| class.detected),
     ("not contained", |class| class.escaped),
+    ("survivors met wrong bytes", |class| class.silent),
     ("came back", |class| class.reintegrated),
+];
+
+type OfCampaign = fn(&Summary) -> Option<Proportion>;
+
+/// What is said of a campaign as a whole.
+const WHOLE: [(&str, OfCampaign); 4] = [
+    ("a healthy cell voted out", |whole| Some(whole.accused)),
+    ("memory as in the control", |whole| {
+        whole.reach.memory.map(|memory| memory.same)
+    }),
+    ("memory of others differs", |whole| {
+        whole.reach.memory.map(|memory| memory.others)
+    }),
+    ("foreign stores", |whole| {
+        whole.reach.memory.map(|memory| memory.foreign)
+    }),
 ];
 
 impl Share {
@@ -187,9 +207,11 @@ fn paired(class: &str, pairs: &[(&Record, &Record)]) -> Paired {
         .iter()
         .map(|(a, b)| [!a.is_violation(), !b.is_violation()]);
     let held = Pairs::counting(held);
+    let ended = |run: &Record| (run.containment, run.effect);
     Paired {
         class: class.into(),
         held,
+        alike: Proportion::counting(pairs, |(a, b)| ended(a) == ended(b)),
         chance: held.chance().map(Chance::of),
     }
 }
@@ -223,6 +245,13 @@ fn compare(first: &Finished, second: &Finished) -> Comparison {
         SHARES.map(|(what, share)| Share::of(&a.class, what, [share(a), share(b)]))
     });
     let mut shares: Vec<Share> = shares.collect();
+    // Of two campaigns without a fault in common nothing is to be said.
+    if !shares.is_empty() {
+        let whole = |(what, share): (&'static str, OfCampaign)| {
+            Some(Share::of("the campaign", what, [share(&a)?, share(&b)?]))
+        };
+        shares.extend(WHOLE.into_iter().filter_map(whole));
+    }
     let mut times: Vec<Time> = common.iter().flat_map(|(a, b)| times(a, b)).collect();
     let names: Vec<&str> = common.iter().map(|(a, _)| a.class.as_str()).collect();
     let mut pairs = pairs(first, second, &names);
@@ -232,7 +261,7 @@ fn compare(first: &Finished, second: &Finished) -> Comparison {
     let tests = Chance::correct(tests.collect());
     let (one, other) = (&first.manifest, &second.manifest);
     Comparison {
-        schema: "hive-campaign-compare/3",
+        schema: "hive-campaign-compare/4",
         tests,
         first: headline(&a),
         second: headline(&b),
@@ -395,6 +424,7 @@ impl Comparison {
             "pairs",
             "held in the first only",
             "in the second only",
+            "ended alike",
             "chance (McNemar)",
             "corrected",
             "",
@@ -406,6 +436,7 @@ impl Comparison {
                 one.held.pairs.to_string(),
                 one.held.first_only.to_string(),
                 one.held.second_only.to_string(),
+                one.alike.text(),
                 alone(one.chance),
             ];
             row.extend(corrected(one.chance));

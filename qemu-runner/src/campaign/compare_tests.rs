@@ -4,6 +4,8 @@
 use super::*;
 use crate::campaign::directory::tests::manifest;
 use crate::campaign::resolve::Resolved;
+use crate::fault::plan::Kind;
+use crate::guest::difference::Difference as Memory;
 use crate::observation::Observation;
 use crate::verdict::tests::{cell, good_run};
 use std::time::Duration;
@@ -77,6 +79,8 @@ fn what_is_the_same_is_not() {
     assert_eq!(comparison.same_memory, Some(Proportion::new(40, 40)));
     let differs = compare(&campaign(7, 2, 0), &campaign(7, 3, 0));
     assert_eq!(differs.same_memory, Some(Proportion::new(39, 40)));
+    let all = differs.pairs.last().unwrap();
+    assert_eq!(all.alike, Proportion::new(39, 40));
 }
 
 #[test]
@@ -110,4 +114,22 @@ fn one_small_chance_among_many_is_no_difference() {
         text.contains(&said) && !text.contains("  differs"),
         "{text}"
     );
+}
+
+#[test]
+fn what_memory_showed_is_compared_where_both_looked() {
+    let looked = || {
+        let mut looked = campaign(7, 0, 0);
+        let faults = looked.records.values_mut();
+        for run in faults.filter(|run| run.kind() == Kind::Fault) {
+            run.difference = Some(Memory::default());
+        }
+        looked
+    };
+    let has = |comparison: Comparison| {
+        let mut shares = comparison.shares.into_iter();
+        shares.any(|line| line.what == "foreign stores" && line.first.of > 0)
+    };
+    assert!(has(compare(&looked(), &looked())));
+    assert!(!has(compare(&looked(), &campaign(7, 0, 0))));
 }

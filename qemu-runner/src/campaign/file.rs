@@ -161,7 +161,7 @@ impl<'de> Deserialize<'de> for Share {
         let expected = "expected a share above 0 and below 1, such as 0.05";
         let share = f64::deserialize(source).map_err(|_| D::Error::custom(expected))?;
         let inside = (1e-6..1.0).contains(&share);
-        let wrong = || D::Error::custom(format!("{share} is not one; {expected}"));
+        let wrong = || D::Error::custom(format!("{share} is out of range; {expected}"));
         inside.then_some(Self(share)).ok_or_else(wrong)
     }
 }

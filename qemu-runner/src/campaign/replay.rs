@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::arguments::ReplayArguments;
 use super::directory::{self, Finished, Manifest};
 use super::file::Campaign;
-use super::outcome::classify;
+use super::outcome::{Containment, Effect, classify};
+use super::record::Record;
 use super::resolve::Resolved;
 use super::run::{launch, pause_limit};
 use crate::commands::{Setup, judge};
@@ -17,6 +18,7 @@ use crate::images::debug_file;
 use crate::interrupt;
 use crate::latency::Latencies;
 use crate::launch::{Keep, Launch};
+use crate::observation::Observation;
 use crate::output::{Format, Progress};
 use crate::perfetto::TraceFile;
 use crate::session::Session;
@@ -70,7 +72,7 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
     let run = comparison.run(&launch, &plan, detail, &mut progress)?;
     progress.clear();
     let (verdict, latencies) = (Verdict::of(&run), Latencies::of(&run));
-    let (now, _) = classify(
+    let now = classify(
         resolved.kind,
         &run,
         &verdict,
@@ -78,23 +80,47 @@ pub fn command(arguments: &ReplayArguments, format: Format) -> Result<Ending> {
         pause_limit(&campaign),
     );
     let record = finished.records.get(&arguments.run);
-    let hash_then = record.and_then(|record| record.ram_sha256.as_deref());
-    if let (Some(then), Some(now)) = (hash_then, &run.ram_sha256) {
+    if let Some(record) = record {
+        compare_memory(record, &run);
+    }
+    let then = record.map(|record| (record.containment, record.effect));
+    eprintln!(
+        "run {} of {}, {}: {} then, {} now",
+        arguments.run,
+        finished.manifest.name,
+        resolved.text(),
+        then.map_or_else(|| "not finished".into(), ended),
+        ended(now)
+    );
+    judge(&launch, &plan, &run, trace, format)
+}
+
+/// What a run counts as, on both axes.
+fn ended((containment, effect): (Containment, Option<Effect>)) -> String {
+    let (containment, effect) = (containment.text(), effect.map(Effect::text));
+    match effect {
+        Some(effect) if effect != containment => format!("{containment} ({effect})"),
+        _ => containment.into(),
+    }
+}
+
+/// Says whether memory is what it was then, and beside the control.
+fn compare_memory(record: &Record, run: &Observation) {
+    if let (Some(then), Some(now)) = (&record.ram_sha256, &run.ram_sha256) {
         if then == now {
             eprintln!("all memory is as it was then: SHA-256 {now}");
         } else {
             eprintln!("memory is not as it was then: SHA-256 {now}, {then} then");
         }
     }
-    let then = record.map_or("not finished", |record| record.containment.text());
-    eprintln!(
-        "run {} of {}, {}: {then} then, {} now",
-        arguments.run,
-        finished.manifest.name,
-        resolved.text(),
-        now.text()
-    );
-    judge(&launch, &plan, &run, trace, format)
+    if let (Some(then), Some(now)) = (&record.difference, &run.difference)
+        && then != now
+    {
+        eprintln!(
+            "memory differs otherwise from the control than then; then: {}",
+            then.text()
+        );
+    }
 }
 
 /// Says what is not as it was: the same draw then strikes another place.

@@ -107,7 +107,7 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     let ended = job.carry_out(&engine, &mut journal, &mut progress);
     drop(progress);
     if ended.is_err() {
-        let finished = counted(journal.records.len(), "run");
+        let finished = counted(journal.records.len() as u64, "run");
         let (shown, word) = (path.display(), quoted(&path));
         eprintln!("finished so far: {finished}, in {shown}; --resume {word} goes on");
     }

@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for Rate {
         let expected = "expected a number of faults per second from 0.001 to 1000.0";
         let rate = f64::deserialize(source).map_err(|_| D::Error::custom(expected))?;
         let inside = (1e-3..=1e3).contains(&rate);
-        let wrong = || D::Error::custom(format!("{rate} is not one; {expected}"));
+        let wrong = || D::Error::custom(format!("{rate} is out of range; {expected}"));
         inside.then_some(Self(rate)).ok_or_else(wrong)
     }
 }
@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for Certainty {
         let expected = "expected a probability above 0 and up to 1, such as 0.5";
         let share = f64::deserialize(source).map_err(|_| D::Error::custom(expected))?;
         let inside = (1e-6..=1.0).contains(&share);
-        let wrong = || D::Error::custom(format!("{share} is not one; {expected}"));
+        let wrong = || D::Error::custom(format!("{share} is out of range; {expected}"));
         inside.then_some(Self(share)).ok_or_else(wrong)
     }
 }

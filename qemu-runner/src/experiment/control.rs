@@ -2,7 +2,9 @@
 //!
 //! In the deterministic mode two runs are the same, bit for bit, for as long as the runner does the
 //! same. So after the fault the control lets the machine stand still exactly when the run did, and
-//! every byte that differs in the end came of the fault.
+//! has it write as many words as the run did, to no effect: even carrying an order out takes time,
+//! and a moment more or less changes everything that comes after. Every byte that differs in the
+//! end came of the fault.
 //!
 //! # Invariants
 //! 1. Nothing but the fault is left out: what it waits for is waited for in the control too.
@@ -18,6 +20,7 @@ use crate::guest::difference::{Difference, Snapshot};
 use crate::launch::Launch;
 use crate::observation::{End, Note, Observation};
 use crate::output::Progress;
+use crate::qemu::standstill::Orders;
 use crate::session::{Passed, Session};
 use crate::watch::Detail;
 
@@ -49,22 +52,32 @@ impl Comparison {
     }
 }
 
+/// How the machine went on from one standstill to the next.
+#[derive(Debug)]
+struct Step {
+    /// The sizes of the words that it was ordered to write, in bytes.
+    orders: Vec<usize>,
+    span: Duration,
+}
+
 /// When the machine stood still after its fault, and what its memory was in the end.
 #[derive(Debug, Default)]
 pub(super) struct Course {
-    spans: Vec<Duration>,
+    steps: Vec<Step>,
     end: Option<Snapshot>,
 }
 
 impl Course {
     /// Begins anew: the fault strikes now.
     pub(super) fn restart(&mut self) {
-        self.spans.clear();
+        self.steps.clear();
     }
 
-    /// The machine went on for `span`.
-    pub(super) fn add(&mut self, span: Duration) {
-        self.spans.push(span);
+    /// The machine goes on for `span`.
+    pub(super) fn add(&mut self, session: &Session, span: Duration) -> Result<()> {
+        let orders = orders(session).sizes()?;
+        self.steps.push(Step { orders, span });
+        Ok(())
     }
 
     /// Keeps memory as it is, unless the machine does not stand still.
@@ -77,6 +90,10 @@ impl Course {
         }
         Ok(())
     }
+}
+
+fn orders(session: &Session) -> Orders {
+    Orders::new(session.memory.clone(), session.machine.clone())
 }
 
 /// Compares only if a fault struck; if the machine did not stand still in the end, a note says so.
@@ -93,11 +110,11 @@ fn run_beside_control(
     }
     let compared = match course {
         Some(Course {
-            spans,
+            steps,
             end: Some(end),
         }) => {
             progress.begin("the control, without the fault");
-            compare(launch, plan, (&spans, &end), progress)
+            compare(launch, plan, (&steps, &end), progress)
         }
         _ => Err(Error::Guest(
             "the machine did not stand still in the end".into(),
@@ -118,7 +135,7 @@ fn run_beside_control(
 fn compare(
     launch: &Launch,
     plan: &Plan,
-    (spans, end): (&[Duration], &Snapshot),
+    (steps, end): (&[Step], &Snapshot),
     progress: &mut Progress,
 ) -> Result<Difference> {
     let control = Plan {
@@ -130,9 +147,10 @@ fn compare(
     if run.begin(progress)?.is_some() {
         return Err(strayed());
     }
-    for &span in spans {
+    for step in steps {
         progress.step("to where the run ended");
-        match run.session.pass(span)? {
+        orders(&run.session).idle(&step.orders)?;
+        match run.session.pass(step.span)? {
             Passed::Span => {}
             Passed::Down(_) | Passed::Silence => return Err(strayed()),
         }

@@ -27,6 +27,7 @@ use super::machine::MachineView;
 use super::memory::{GuestMemory, is_zero};
 use super::written::written;
 use crate::error::Result;
+use crate::output::counted;
 
 /// Where a CPU that was reset saves its place when an NMI comes: its stack begins at 0, in the mode
 /// that processors start in, so these are the last six bytes of the first 64 KiB. QEMU wakes a CPU
@@ -109,7 +110,10 @@ impl Foreign {
             Owner::Monitor => "the monitor's memory".into(),
             Owner::Nobody => "memory that is nobody's".into(),
         };
-        format!("{bytes} bytes of {whose} differ from the control, from {first:#x} on")
+        format!(
+            "{} of {whose} not as in the control, from {first:#x} on",
+            counted(*bytes, "byte")
+        )
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::fault::place::find_image;
 use crate::guest::machine::MachineView;
 use crate::images::Images;
+use crate::output::counted;
 
 /// Bytes of somebody's code or constants that are not what they were.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -37,7 +38,10 @@ impl Spoilt {
     pub fn text(&self) -> String {
         let Self { cell, bytes, first } = self;
         let whose = cell.map_or_else(|| "the monitor's".into(), |cell| format!("cell {cell}'s"));
-        format!("{bytes} bytes of {whose} code or constants changed, from {first:#x} on")
+        format!(
+            "{} of {whose} code or constants changed, from {first:#x} on",
+            counted(*bytes, "byte")
+        )
     }
 }
 

@@ -38,7 +38,7 @@ fn boot_line(machine: &Machine, mode: Mode) -> String {
     let line = machine.boot_line();
     match mode {
         Mode::Realtime => line,
-        Mode::Deterministic => format!("{line} standstill={FIRST_STANDSTILL}"),
+        Mode::Deterministic => format!("{line} standstill={FIRST_STANDSTILL} idle=awake"),
     }
 }
 

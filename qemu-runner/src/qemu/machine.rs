@@ -10,6 +10,7 @@ use serde_json::json;
 use super::channels::Channels;
 use super::gdb::Gdb;
 use super::install::{Accelerator, Installation};
+use super::main_thread::MainThread;
 use super::pace::Pace;
 use super::process::Qemu;
 use super::qmp::MachineCheck;
@@ -30,6 +31,10 @@ use crate::pace::{Moment, Wait};
 pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
 /// So far from a fault that no standstill comes before the machine is stopped for a debugger.
 const FAR: Duration = Duration::from_hours(1);
+/// How long the machine may take to its next standstill, on the host, before QEMU is let look
+/// whether it is still up; this and so many times the span.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_SPANS: u32 = 20;
 
 /// VAL, UC, EN, ADDRV: an uncorrected error with an address.
 const STATUS_UNCORRECTED: u64 = 0xb400_0000_0000_0000;
@@ -53,6 +58,10 @@ pub struct QemuMachine {
     started: Instant,
     pace: Pace,
     channels: Channels,
+    /// In the deterministic mode.
+    main_thread: Option<MainThread>,
+    /// When it is let go, if there is no standstill by then.
+    patience_ends: Instant,
 }
 
 impl QemuMachine {
@@ -67,15 +76,20 @@ impl QemuMachine {
     ) -> Result<Self> {
         let started = Instant::now();
         let (mut qemu, qmp) = Qemu::start(launch, installation, how)?;
-        let pace = match qemu.take_standstills() {
-            Some(standstills) => Pace::Deterministic(Box::new(standstills)),
-            None => Pace::Realtime(started),
+        let (pace, main_thread) = match qemu.take_standstills() {
+            Some(standstills) => (
+                Pace::Deterministic(Box::new(standstills)),
+                Some(MainThread::of(qemu.process())),
+            ),
+            None => (Pace::Realtime(started), None),
         };
         Ok(Self {
             qemu,
             started,
             pace,
             channels: Channels::new(qmp),
+            main_thread,
+            patience_ends: started + BOOT_LIMIT,
         })
     }
 
@@ -133,11 +147,20 @@ impl Emulator for QemuMachine {
     }
 
     fn begin_wait(&mut self, span: Duration) -> Result<()> {
+        self.patience_ends = Instant::now() + PATIENCE + span * PATIENCE_SPANS;
         self.pace.begin_wait(self.qemu.memory(), span)
     }
 
     fn wait(&mut self, limit: Duration) -> Result<Wait> {
-        self.pace.wait(self.qemu.memory(), limit)
+        let wait = self.pace.wait(self.qemu.memory(), limit)?;
+        if let Some(main_thread) = &mut self.main_thread {
+            match wait {
+                Wait::Over => main_thread.hold()?,
+                Wait::GoesOn if Instant::now() >= self.patience_ends => main_thread.release()?,
+                Wait::GoesOn => {}
+            }
+        }
+        Ok(wait)
     }
 
     fn divided(&mut self, machine: &MachineView) -> Result<()> {
@@ -188,6 +211,9 @@ impl Emulator for QemuMachine {
         if let Pace::Deterministic(standstills) = &mut self.pace {
             // QEMU answers nobody during a standstill; what is ordered is done first of all.
             standstills.go_on(self.qemu.memory(), FAR)?;
+        }
+        if let Some(main_thread) = &mut self.main_thread {
+            main_thread.release()?;
         }
         self.channels.qmp.execute("stop", &json!({}))?;
         self.channels.leave_gdb();

@@ -5,6 +5,7 @@
 //! | [`install`] | finding QEMU, its version, installing it |
 //! | [`command`] | a machine as a command line |
 //! | [`machine`] | a machine under QEMU, with the ways into it |
+//! | [`main_thread`] | its main thread, held where only counted instructions may move time |
 //! | [`channels`] | the ways into a running machine |
 //! | [`pace`] | the clock that a machine goes by |
 //! | [`process`] | a running QEMU, which never outlives the runner |
@@ -20,6 +21,7 @@ pub mod gdb;
 pub mod install;
 pub mod line;
 pub mod machine;
+pub mod main_thread;
 pub mod pace;
 pub mod process;
 pub mod qmp;

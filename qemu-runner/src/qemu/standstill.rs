@@ -201,6 +201,29 @@ impl Orders {
         in_record(self.machine.record(), offset)
     }
 
+    /// How large the words are that are ordered, in bytes each.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    pub fn sizes(&self) -> Result<Vec<usize>> {
+        let word = |offset| self.memory.read_u64(self.field(offset));
+        let count = word(offset_of!(Standstill, orders_count))? as usize;
+        let first = offset_of!(Standstill, orders) + offset_of!(Order, bytes);
+        let size = |order: usize| Ok(word(first + order * size_of::<Order>())? as usize);
+        (0..count.min(ORDERS_MAX)).map(size).collect()
+    }
+
+    /// Orders words of these sizes that change nothing, and take as long.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::write`].
+    pub fn idle(&mut self, sizes: &[usize]) -> Result<()> {
+        let nowhere = self.field(offset_of!(Standstill, nowhere)).0;
+        sizes
+            .iter()
+            .try_for_each(|&size| self.add(nowhere, &[0; 8][..size.min(8)]))
+    }
+
     fn add(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
         let count_at = self.field(offset_of!(Standstill, orders_count));
         let count = self.memory.read_u64(count_at)?;
@@ -326,6 +349,10 @@ mod tests {
         assert_eq!(order(0), [0xfee0_3000, 0x500, 4]);
         assert_eq!(order(1), [0x1003, 7, 1]);
         assert_eq!(order(3), [0x1005, 9, 1]);
+        assert_eq!(orders.sizes().unwrap(), [4, 1, 1, 1]);
+        let nowhere = in_record(record, offset_of!(Standstill, nowhere));
+        orders.idle(&[8, 1]).unwrap();
+        assert_eq!([order(4), order(5)], [[nowhere.0, 0, 8], [nowhere.0, 0, 1]]);
         let rest = vec![0; 2 * ORDERS_MAX + 1];
         assert!(orders.write_bus(0x2001, &rest).is_err());
     }

@@ -225,7 +225,7 @@ fn probe_effect(summary: &Summary) -> String {
 fn reach(summary: &Summary) -> String {
     let reached = summary.reach.cells_affected.iter();
     let reached: Vec<String> = reached
-        .map(|(cells, &runs)| format!("{cells} in {}", counted(runs as usize, "run")))
+        .map(|(cells, &runs)| format!("{cells} in {}", counted(runs, "run")))
         .collect();
     let memory = summary.reach.memory;
     let memory = memory.map_or_else(String::new, |memory| memory.text() + "\n");
