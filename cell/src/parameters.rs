@@ -71,8 +71,7 @@ pub struct Parameters {
     pub cells: usize,
     /// `firewall=auto|npt|ept|paging|off`.
     pub firewall: Firewall,
-    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `idle=`,
-    /// `seed=`.
+    /// `tick=`, `hint=`, `probe=`, `call=`, `discard=`, `workers=`, `rest=`, `idle=`, `seed=`.
     pub settings: Settings,
     /// `standstill=`: when the machine first stands still for the runner, in microseconds; 0 for
     /// never.

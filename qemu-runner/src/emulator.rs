@@ -86,6 +86,22 @@ pub trait Emulator: fmt::Debug {
     /// [`Error::Channel`] if there is no way to it.
     fn bus(&mut self) -> Result<&mut dyn BusAccess>;
 
+    /// How large the words are, in bytes each, that the machine writes by order when it goes on.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::read`].
+    fn ordered(&self) -> Result<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    /// Orders words of these sizes that change nothing, and take as long.
+    ///
+    /// # Errors
+    /// See [`GuestMemory::write`].
+    fn order_nothing(&mut self, _sizes: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
     /// QEMU's gdb stub, which alone knows points at which CPUs stop.
     ///
     /// # Errors

@@ -268,6 +268,25 @@ impl Observation {
             .count()
     }
 
+    /// The faults that a cell was asked to do to itself and did not do, and those that wait at a
+    /// hook and struck nothing. A cell that died first had no time for it.
+    pub fn undone(&self) -> impl Iterator<Item = &Injected> {
+        let dead = self.dead();
+        let is_dead = move |cell: usize| dead.iter().any(|one| one.index() == cell);
+        self.injected.iter().filter(move |one| {
+            let Fault::Inner(fault) = one.fault else {
+                return false;
+            };
+            let sign = if fault.is_hook() {
+                Event::Struck
+            } else {
+                Event::Injected
+            };
+            let done = |record: &Observed| tells(record, sign, fault, one.cell);
+            !is_dead(one.cell) && !self.since_start().any(done)
+        })
+    }
+
     /// The records from the first fault on.
     pub fn since_start(&self) -> impl Iterator<Item = &Observed> {
         let start = self.start();
@@ -278,13 +297,16 @@ impl Observation {
 /// How often a cell said from `start` on that it does a fault to itself.
 pub fn carried_out(records: &[Observed], start: u64, fault: Fault, cell: usize) -> usize {
     let Fault::Inner(fault) = fault else { return 0 };
-    let says_so = |record: &&Observed| {
-        record.source == Source::Cell(cell)
-            && record.event == Event::Injected
-            && record.arguments[0] == u64::from(fault as u32)
-            && record.at >= start
-    };
+    let says_so =
+        |record: &&Observed| tells(record, Event::Injected, fault, cell) && record.at >= start;
     records.iter().filter(says_so).count()
+}
+
+/// Whether a cell tells by `event` of a fault that it does to itself.
+fn tells(record: &Observed, event: Event, fault: InnerFault, cell: usize) -> bool {
+    record.source == Source::Cell(cell)
+        && record.event == event
+        && record.arguments[0] == u64::from(fault as u32)
 }
 
 /// Whether a record of this event matters to a time line and to the end of a run, or is daily work.

@@ -1,13 +1,9 @@
 //! The report of one injection, as text and as one JSON object.
 
-use cell::fault::InnerFault;
-use cell::trace::Event;
 use serde_json::{Value, json};
 
 use crate::commands::Setup;
-use crate::fault::catalogue::Fault;
 use crate::fault::plan::{Plan, Strike};
-use crate::guest::trace::Source;
 use crate::latency::Latencies;
 use crate::observation::{End, Observation, Watched};
 use crate::output::{push_line, table};
@@ -148,7 +144,8 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
     for violation in &verdict.violations {
         line(format_args!("  - {}", violation.text()));
     }
-    for fault in never_struck(run) {
+    for one in run.undone().filter(|one| one.fault.is_hook()) {
+        let fault = one.fault;
         line(format_args!(
             "{fault} waited to the end and never struck: no message, program or interrupt came \
              that it was meant for"
@@ -161,24 +158,6 @@ fn ending(run: &Observation, verdict: &Verdict) -> String {
         ));
     }
     text
-}
-
-/// The faults that wait at a hook of the kernel, and found nothing there.
-fn never_struck(run: &Observation) -> impl Iterator<Item = Fault> {
-    let hooks = run.injected.iter().filter_map(|one| match one.fault {
-        Fault::Inner(fault) if fault.is_hook() => Some((fault, one.cell)),
-        _ => None,
-    });
-    let alive = |cell: usize| run.dead().iter().all(|dead| dead.index() != cell);
-    let struck = |fault: InnerFault, cell: usize| {
-        run.since_start().any(|record| {
-            record.event == Event::Struck
-                && record.source == Source::Cell(cell)
-                && record.arguments[0] == fault as u64
-        })
-    };
-    let idle = hooks.filter(move |&(fault, cell)| alive(cell) && !struck(fault, cell));
-    idle.map(|(fault, _)| Fault::Inner(fault))
 }
 
 fn watched_text(watched: &Watched) -> String {

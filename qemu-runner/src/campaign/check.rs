@@ -34,9 +34,8 @@ pub struct Checked {
     runs_all_classes_together: u64,
     runs_each_class_by_itself: u64,
     runs_for_zero_bound: u64,
-    /// Whether each fault's run is carried out twice, in words for people.
     #[serde(skip)]
-    twice: &'static str,
+    comparison: Comparison,
     seconds_per_run: f64,
     runs_in_file: Option<u32>,
     /// Numbers of faults at which to look, and the runs that they take.
@@ -145,12 +144,7 @@ impl Checked {
             runs_all_classes_together: in_all(faults),
             runs_each_class_by_itself: in_all(faults * float(least) / float(total)),
             runs_for_zero_bound: whole(float(runs_for_zero_bound(half_width)) / faults),
-            twice: match campaign.header.comparison() {
-                Comparison::Control => {
-                    "each run with a fault is carried out twice, and all memory compared\n\n"
-                }
-                Comparison::None => "",
-            },
+            comparison: campaign.header.comparison(),
             seconds_per_run: seconds_per_run(campaign, total),
             runs_in_file: campaign.header.runs.as_ref().map(|runs| *runs.get_ref()),
         }
@@ -180,7 +174,12 @@ impl Checked {
             self.golden_share * 100.0,
             self.null_share * 100.0
         ));
-        line(format_args!("{}{}", self.twice, self.needs()));
+        if self.comparison == Comparison::Control {
+            line(format_args!(
+                "each run with a fault is carried out twice, and all memory compared\n"
+            ));
+        }
+        line(format_args!("{}", self.needs()));
         line(format_args!("{}", self.states.text().trim_end()));
         text
     }

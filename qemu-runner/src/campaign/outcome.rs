@@ -233,7 +233,7 @@ fn containment(
         return Containment::NotInjected;
     }
     let asked_in_vain = !run.not_triggered.is_empty() || !run.not_carried_out.is_empty();
-    if effect.is_some() && (asked_in_vain || !carried_out(run, verdict)) {
+    if effect.is_some() && (asked_in_vain || run.undone().next().is_some()) {
         return Containment::NotInjected;
     }
     if is_paused(verdict, limit) {
@@ -321,27 +321,6 @@ fn is_held_up(run: &Observation, cell: usize) -> bool {
         Some(last) => last.event == Event::RecoveryBegin,
         None => !run.dead().is_empty() && phases().next().is_none(),
     }
-}
-
-/// Whether every fault that a cell was asked to do to itself was done, and struck something if it
-/// waits at a hook. A cell that died first had no time for it.
-fn carried_out(run: &Observation, verdict: &Verdict) -> bool {
-    run.injected.iter().all(|one| {
-        let Fault::Inner(fault) = one.fault else {
-            return true;
-        };
-        let sign = if fault.is_hook() {
-            Event::Struck
-        } else {
-            Event::Injected
-        };
-        let done = |record: &Observed| {
-            record.source == Source::Cell(one.cell)
-                && record.event == sign
-                && record.arguments[0] == fault as u64
-        };
-        verdict.dead.contains(&one.cell) || run.since_start().any(done)
-    })
 }
 
 fn effect(run: &Observation, verdict: &Verdict) -> Effect {

@@ -20,7 +20,6 @@ use crate::guest::difference::{Difference, Snapshot};
 use crate::launch::Launch;
 use crate::observation::{End, Note, Observation};
 use crate::output::Progress;
-use crate::qemu::standstill::Orders;
 use crate::session::{Passed, Session};
 use crate::watch::Detail;
 
@@ -75,7 +74,7 @@ impl Course {
 
     /// The machine goes on for `span`.
     pub(super) fn add(&mut self, session: &Session, span: Duration) -> Result<()> {
-        let orders = orders(session).sizes()?;
+        let orders = session.emulator.ordered()?;
         self.steps.push(Step { orders, span });
         Ok(())
     }
@@ -90,10 +89,6 @@ impl Course {
         }
         Ok(())
     }
-}
-
-fn orders(session: &Session) -> Orders {
-    Orders::new(session.memory.clone(), session.machine.clone())
 }
 
 /// Compares only if a fault struck; if the machine did not stand still in the end, a note says so.
@@ -149,7 +144,7 @@ fn compare(
     }
     for step in steps {
         progress.step("to where the run ended");
-        orders(&run.session).idle(&step.orders)?;
+        run.session.emulator.order_nothing(&step.orders)?;
         match run.session.pass(step.span)? {
             Passed::Span => {}
             Passed::Down(_) | Passed::Silence => return Err(strayed()),

@@ -150,9 +150,8 @@ impl Difference {
             (0, 0) => "who wrote what is not seen behind this firewall".into(),
             (mib, 0) => format!("no foreign store in {mib} MiB that their cells never wrote"),
             (mib, bytes) => {
-                format!(
-                    "{bytes} bytes by foreign stores, {mib} MiB were never written by their cells"
-                )
+                let bytes = counted(bytes, "byte");
+                format!("{bytes} by foreign stores, {mib} MiB were never written by their cells")
             }
         };
         format!("bytes that are not as in the control, without the fault: {what}; {seen}")

@@ -44,6 +44,16 @@ impl Channels {
         self.orders = Some(orders);
     }
 
+    /// Where orders are left, in the deterministic mode.
+    pub const fn orders(&self) -> Option<&Orders> {
+        self.orders.as_ref()
+    }
+
+    /// The same, to add some.
+    pub const fn orders_mut(&mut self) -> Option<&mut Orders> {
+        self.orders.as_mut()
+    }
+
     /// Connects what the faults of a plan need.
     ///
     /// # Errors

@@ -10,8 +10,7 @@ use serde_json::json;
 use super::channels::Channels;
 use super::gdb::Gdb;
 use super::install::{Accelerator, Installation};
-use super::main_thread::MainThread;
-use super::pace::Pace;
+use super::pace::{Counted, Pace};
 use super::process::Qemu;
 use super::qmp::MachineCheck;
 use super::qtest::{BusAccess, Delivery};
@@ -29,12 +28,6 @@ use crate::pace::{Moment, Wait};
 
 /// How long the machine may take until every cell serves. A host that is busy may need most of it.
 pub const BOOT_LIMIT: Duration = Duration::from_mins(2);
-/// So far from a fault that no standstill comes before the machine is stopped for a debugger.
-const FAR: Duration = Duration::from_hours(1);
-/// How long the machine may take to its next standstill, on the host, before QEMU is let look
-/// whether it is still up; this and so many times the span.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PATIENCE_SPANS: u32 = 20;
 
 /// VAL, UC, EN, ADDRV: an uncorrected error with an address.
 const STATUS_UNCORRECTED: u64 = 0xb400_0000_0000_0000;
@@ -58,10 +51,6 @@ pub struct QemuMachine {
     started: Instant,
     pace: Pace,
     channels: Channels,
-    /// In the deterministic mode.
-    main_thread: Option<MainThread>,
-    /// When it is let go, if there is no standstill by then.
-    patience_ends: Instant,
 }
 
 impl QemuMachine {
@@ -76,20 +65,17 @@ impl QemuMachine {
     ) -> Result<Self> {
         let started = Instant::now();
         let (mut qemu, qmp) = Qemu::start(launch, installation, how)?;
-        let (pace, main_thread) = match qemu.take_standstills() {
-            Some(standstills) => (
-                Pace::Deterministic(Box::new(standstills)),
-                Some(MainThread::of(qemu.process())),
-            ),
-            None => (Pace::Realtime(started), None),
+        let pace = match qemu.take_standstills() {
+            Some(standstills) => {
+                Pace::Deterministic(Box::new(Counted::new(standstills, qemu.process())))
+            }
+            None => Pace::Realtime(started),
         };
         Ok(Self {
             qemu,
             started,
             pace,
             channels: Channels::new(qmp),
-            main_thread,
-            patience_ends: started + BOOT_LIMIT,
         })
     }
 
@@ -147,20 +133,11 @@ impl Emulator for QemuMachine {
     }
 
     fn begin_wait(&mut self, span: Duration) -> Result<()> {
-        self.patience_ends = Instant::now() + PATIENCE + span * PATIENCE_SPANS;
         self.pace.begin_wait(self.qemu.memory(), span)
     }
 
     fn wait(&mut self, limit: Duration) -> Result<Wait> {
-        let wait = self.pace.wait(self.qemu.memory(), limit)?;
-        if let Some(main_thread) = &mut self.main_thread {
-            match wait {
-                Wait::Over => main_thread.hold()?,
-                Wait::GoesOn if Instant::now() >= self.patience_ends => main_thread.release()?,
-                Wait::GoesOn => {}
-            }
-        }
-        Ok(wait)
+        self.pace.wait(self.qemu.memory(), limit)
     }
 
     fn divided(&mut self, machine: &MachineView) -> Result<()> {
@@ -203,17 +180,22 @@ impl Emulator for QemuMachine {
         self.channels.bus()
     }
 
+    fn ordered(&self) -> Result<Vec<usize>> {
+        self.channels.orders().map_or(Ok(Vec::new()), Orders::sizes)
+    }
+
+    fn order_nothing(&mut self, sizes: &[usize]) -> Result<()> {
+        let orders = self.channels.orders_mut();
+        orders.map_or(Ok(()), |orders| orders.add_nothing(sizes))
+    }
+
     fn gdb(&mut self) -> Result<&mut Gdb> {
         self.channels.gdb()
     }
 
     fn hand_over(&mut self) -> Result<PathBuf> {
-        if let Pace::Deterministic(standstills) = &mut self.pace {
-            // QEMU answers nobody during a standstill; what is ordered is done first of all.
-            standstills.go_on(self.qemu.memory(), FAR)?;
-        }
-        if let Some(main_thread) = &mut self.main_thread {
-            main_thread.release()?;
+        if let Pace::Deterministic(counted) = &mut self.pace {
+            counted.let_go(self.qemu.memory())?;
         }
         self.channels.qmp.execute("stop", &json!({}))?;
         self.channels.leave_gdb();

@@ -217,7 +217,7 @@ impl Orders {
     ///
     /// # Errors
     /// See [`GuestMemory::write`].
-    pub fn idle(&mut self, sizes: &[usize]) -> Result<()> {
+    pub fn add_nothing(&mut self, sizes: &[usize]) -> Result<()> {
         let nowhere = self.field(offset_of!(Standstill, nowhere)).0;
         sizes
             .iter()
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(order(3), [0x1005, 9, 1]);
         assert_eq!(orders.sizes().unwrap(), [4, 1, 1, 1]);
         let nowhere = in_record(record, offset_of!(Standstill, nowhere));
-        orders.idle(&[8, 1]).unwrap();
+        orders.add_nothing(&[8, 1]).unwrap();
         assert_eq!([order(4), order(5)], [[nowhere.0, 0, 8], [nowhere.0, 0, 1]]);
         let rest = vec![0; 2 * ORDERS_MAX + 1];
         assert!(orders.write_bus(0x2001, &rest).is_err());
