@@ -85,11 +85,6 @@ pub struct Agreement<const CELLS: usize> {
     pub(crate) alert: Option<Alert>,
     /// Who showed that it joined the attempt.
     joined: CellSet,
-    /// Whose record was read since the attempt began, the progress word in it, and who went on
-    /// since.
-    measured: CellSet,
-    progress: [u64; CELLS],
-    progressed: CellSet,
     /// The opinions.
     pub(crate) flooding: Flooding<CELLS>,
     /// What we propose, in the phase [`Phase::Vote`].
@@ -119,9 +114,6 @@ impl<const CELLS: usize> Agreement<CELLS> {
             accused: CellSet::EMPTY,
             alert: None,
             joined: CellSet::EMPTY,
-            measured: CellSet::EMPTY,
-            progress: [0; CELLS],
-            progressed: CellSet::EMPTY,
             flooding: Flooding::new(),
             proposal: CellSet::EMPTY,
             has_voted: false,
@@ -156,16 +148,6 @@ impl<const CELLS: usize> Agreement<CELLS> {
         }
     }
 
-    /// Notes whether threads of `peer` ran since the attempt began here.
-    fn measure(&mut self, peer: CellId, progress: u64) {
-        if !self.measured.contains(peer) {
-            self.measured = self.measured.with(peer);
-            self.progress[peer.index()] = progress;
-        } else if progress != self.progress[peer.index()] {
-            self.progressed = self.progressed.with(peer);
-        }
-    }
-
     /// Whether this run failed so often that we only stand by what nobody can dispute.
     pub(crate) const fn is_contested(&self) -> bool {
         self.attempts > CONTESTED_ATTEMPTS
@@ -179,9 +161,6 @@ impl<const CELLS: usize> Agreement<CELLS> {
         record: &RecordCopy<CELLS>,
         sightings: &mut Sightings,
     ) {
-        if self.phase.is_active() {
-            self.measure(peer, record.progress);
-        }
         if record.phase == Phase::Idle || record.ballot.epoch != self.ballot.epoch {
             return;
         }
@@ -310,6 +289,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     fn begin_attempt<S: Surroundings<CELLS>>(&mut self, s: &mut S, ballot: Ballot) {
         self.agreement.begin(ballot, self.now());
         self.clocks.begin_probe();
+        self.pulses.begin_probe();
         s.trace(
             Event::EpochBegin,
             [u64::from(ballot.epoch.0), self.agreement.accused.0],
@@ -353,11 +333,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     }
 
     fn is_proven(&self, cell: CellId) -> bool {
-        let steps = self
-            .agreement
-            .joined
-            .intersection(self.agreement.progressed);
-        (cell == self.me || steps.contains(cell)) && self.clocks.is_proven(cell)
+        let steps = cell == self.me || self.agreement.joined.contains(cell);
+        steps && self.pulses.is_proven(cell) && self.clocks.is_proven(cell)
     }
 
     fn advance_flood<S: Surroundings<CELLS>>(

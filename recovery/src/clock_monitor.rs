@@ -15,7 +15,11 @@
 
 use cell::{CPUS_MAX, CellId, CellSet, CpuId, Instant};
 
+use crate::motion::Motion;
 use crate::timing::{Moment, Timing, nanoseconds};
+
+/// How many times longer than a hint needs a clock stands still when nobody can doubt it any more.
+pub const LONG_HINTS: u32 = 4;
 
 /// How many times faster than its ticks a clock may run before it is nonsense.
 const RATE_MAX: u64 = 4;
@@ -28,11 +32,7 @@ const RATE_SLACK: u64 = 8;
 struct Track {
     /// The cell that it belongs to, once seen.
     cell: Option<CellId>,
-    word: u64,
-    /// When the word last moved.
-    moved: Moment,
-    /// Whether it moved since the probe began.
-    proven: bool,
+    word: Motion,
     /// Start of the span over which the rate is measured, and the word then.
     rate_since: Instant,
     rate_word: u64,
@@ -63,12 +63,7 @@ pub struct ClockFindings {
 impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
     const UNSEEN: Track = Track {
         cell: None,
-        word: 0,
-        moved: Moment {
-            at: Instant(0),
-            ticks: 0,
-        },
-        proven: false,
+        word: Motion::UNSEEN,
         rate_since: Instant(0),
         rate_word: 0,
     };
@@ -97,24 +92,17 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             let (rate_since, rate_word) = (now.at, word);
             *track = Track {
                 cell: Some(cell),
-                word,
-                moved: now,
-                proven: false,
+                word: Motion::starting(word, now),
                 rate_since,
                 rate_word,
             };
         }
-        if word == track.word {
-            return;
-        }
-        if word < track.word {
+        let before = track.word.value();
+        if track.word.observe(word, now) && word < before {
             // Counted as a rate that no clock can have; `judge` finds it at once.
             track.rate_word = word;
             track.rate_since = Instant(u64::MAX);
         }
-        track.word = word;
-        track.moved = now;
-        track.proven = true;
     }
 
     /// Judges the clocks of `watched`.
@@ -129,10 +117,10 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             let Some(cell) = track.cell.filter(|&cell| watched.contains(cell)) else {
                 continue;
             };
-            if timing.expired(track.moved, now, timing.hint) {
+            if track.word.stood(timing.hint, now, timing) {
                 findings.still = findings.still.with(cell);
             }
-            if now.at.since(track.moved.at) >= timing.hint / 2 {
+            if track.word.age(now) >= timing.hint / 2 {
                 findings.unsteady = findings.unsteady.with(cell);
             }
             if track.is_nonsense(now.at, timing) {
@@ -151,9 +139,9 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             .collect()
     }
 
-    /// Cells of `watched` with a word that stood still for at least four times the hint threshold.
+    /// Cells of `watched` with a word that stood still for [`LONG_HINTS`] times the threshold.
     pub(crate) fn long_still(&self, watched: CellSet, now: Moment, timing: &Timing) -> CellSet {
-        let is_long = |track: &Track| timing.expired(track.moved, now, timing.hint * 4);
+        let is_long = |track: &Track| track.word.stood(timing.hint * LONG_HINTS, now, timing);
         let of_watched = |track: &Track| track.cell.filter(|&cell| watched.contains(cell));
         let cells = self
             .seen()
@@ -164,7 +152,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
     /// From here on, movement counts as proof of life.
     pub(crate) fn begin_probe(&mut self) {
         for track in &mut self.tracks[..self.used] {
-            track.proven = false;
+            track.word.begin_probe();
         }
     }
 
@@ -174,7 +162,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             .seen()
             .filter(|track| track.cell == Some(cell))
             .peekable();
-        tracks.peek().is_some() && tracks.all(|track| track.proven)
+        tracks.peek().is_some() && tracks.all(|track| track.word.is_proven())
     }
 
     /// Forgets a cell: it is gone, or begins a new life.
@@ -199,8 +187,8 @@ impl Track {
         }
         let ticks = nanoseconds(elapsed) / nanoseconds(timing.tick).max(1);
         let possible = ticks.saturating_mul(RATE_MAX);
-        let moved = self.word.saturating_sub(self.rate_word);
-        (self.rate_since, self.rate_word) = (now, self.word);
+        let moved = self.word.value().saturating_sub(self.rate_word);
+        (self.rate_since, self.rate_word) = (now, self.word.value());
         ran_backward || moved > possible.saturating_add(RATE_SLACK)
     }
 }

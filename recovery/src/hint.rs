@@ -41,11 +41,13 @@ pub enum HintReason {
     ReintegrationFailed,
     /// It raised an alert again that nobody could confirm.
     CriedWolf,
+    /// No threads of it run, though its clock words move.
+    PulseStill,
 }
 
 impl HintReason {
     /// The reasons that are not evidence, by their code less one.
-    const PLAIN: [Self; 10] = [
+    const PLAIN: [Self; 11] = [
         Self::RpcTimedOut,
         Self::BusError,
         Self::ClockStill,
@@ -56,6 +58,7 @@ impl HintReason {
         Self::BarrierMissed,
         Self::ReintegrationFailed,
         Self::CriedWolf,
+        Self::PulseStill,
     ];
 
     /// The number for it in records and traces; never 0.

@@ -19,6 +19,8 @@
 //! | [`timing`] | how long to wait, in time and in own ticks |
 //! | [`hint`] | the sources of suspicion, and the box into which the kernel drops hints |
 //! | [`clock_monitor`] | which clocks stand still, run backward or run too fast |
+//! | [`pulse_monitor`] | in which cells no threads run |
+//! | `motion` | whether a number that another cell raises moves: for both of them |
 //! | [`opinion`] | what a cell testifies in agreement |
 //! | [`record`] | the published record: layout, copying, validation |
 //! | [`flooding`] | rounds in which all cells come to hold the same opinions |
@@ -44,8 +46,10 @@ pub mod discard;
 pub mod flooding;
 pub mod hint;
 pub mod machine;
+mod motion;
 pub mod opinion;
 pub mod patience;
+pub mod pulse_monitor;
 pub mod record;
 pub mod reintegration;
 pub mod strike;

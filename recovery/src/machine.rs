@@ -22,6 +22,7 @@ use cell::{CELLS_MAX, CPUS_MAX, CellId, CellSet, Epoch, Incarnation};
 use crate::agreement::Agreement;
 use crate::barrier::Barriers;
 use crate::clock_monitor::ClockMonitor;
+use crate::pulse_monitor::PulseMonitor;
 use crate::record::{Ballot, Phase, RecordCopy, Stage};
 use crate::reintegration::Returns;
 use crate::strike::Strikes;
@@ -118,6 +119,7 @@ pub struct Recovery<const CELLS: usize, const CPUS: usize> {
     /// The newest epoch after which nothing is left to recover here.
     recovered: Epoch,
     pub(crate) clocks: ClockMonitor<CELLS, CPUS>,
+    pub(crate) pulses: PulseMonitor<CELLS>,
     pub(crate) watch: Watch<CELLS>,
     pub(crate) strikes: Strikes<CELLS>,
     pub(crate) agreement: Agreement<CELLS>,
@@ -149,6 +151,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             live: CellSet::EMPTY,
             recovered: Epoch(0),
             clocks: ClockMonitor::new(),
+            pulses: PulseMonitor::new(),
             watch: Watch::new(),
             strikes: Strikes::new(),
             agreement: Agreement::new(),
@@ -271,6 +274,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         self.end_agreement(s, joined);
         for cell in expelled.union(joined).iter() {
             self.clocks.forget(cell);
+            self.pulses.forget(cell);
             self.watch.forget(cell);
             self.strikes.forgive(cell);
         }
@@ -301,10 +305,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
     }
 
-    /// Reads the records of all other live cells.
+    /// Looks at the own pulse, and reads the records of all other live cells.
     fn look_around<S: Surroundings<CELLS>>(&mut self, s: &mut S) -> Sightings {
         let mut sightings = Sightings::default();
         let own = self.newer_than();
+        self.pulses.observe(self.me, s.progress(), self.now());
         let mut record = RecordCopy::EMPTY;
         for peer in self.live.without(self.me).iter() {
             let incarnation = s.incarnation(peer);
@@ -327,6 +332,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         sightings: &mut Sightings,
     ) {
         sightings.note_attempt(own, record);
+        self.pulses.observe(peer, record.progress, self.now());
         self.agreement.look_at(self.me, peer, record, sightings);
         if record.recovered >= self.seen {
             sightings.recovered = sightings.recovered.with(peer);

@@ -1,14 +1,15 @@
 //! What becomes a hint, and what is held back.
 //!
-//! Sources: the kernel's own hints, clock words, the monitor's evidence, records that cannot be
-//! read, barriers, and the strike rule. Most are levels, true at every step while the matter lasts;
-//! one run of agreement answers them all.
+//! Sources: the kernel's own hints, clock words, pulses, the monitor's evidence, records that
+//! cannot be read, barriers, and the strike rule. Most are levels, true at every step while the
+//! matter lasts; one run of agreement answers them all.
 //!
 //! # Holding back
 //! An alert that was voted down is not raised again for a while: for the time of a probe if others
 //! had seen something too, for twice the strike window if not. So an honest cell never earns two
-//! strikes ([`crate::strike`]). Two things are never held back: fatal evidence, and a clock that
-//! has stood still for four times the threshold, which every cell that was there has seen as well.
+//! strikes ([`crate::strike`]). Two things are never held back: fatal evidence, and a clock or a
+//! pulse that has stood still for four times its threshold, which every cell that was there has
+//! seen as well.
 //!
 //! # Who is quarantined
 //! A cell closes its frames to those whom it suspects itself: at its own hint, or when its own
@@ -22,9 +23,11 @@ use cell::machine::{CellState, EvidenceKind};
 use cell::trace::Event;
 use cell::{CellId, CellSet, Instant};
 
+use crate::clock_monitor::LONG_HINTS;
 use crate::hint::{Hint, HintReason};
 use crate::machine::{Recovery, Sightings};
 use crate::opinion::Alert;
+use crate::pulse_monitor::PULSE_HINTS;
 use crate::record::RecordError;
 use crate::surroundings::{ReadFailure, Surroundings};
 
@@ -152,7 +155,9 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             let Some(hint) = s.take_hint() else { break };
             self.hint(hint);
         }
-        self.look_at_clocks(s);
+        let up = self.cells_that_are_up(s);
+        self.look_at_clocks(s, up);
+        self.look_at_pulses(up.without(self.me));
         for cell in self.live.without(self.me).iter() {
             self.look_at_evidence(s, cell);
         }
@@ -220,11 +225,14 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
     }
 
-    fn look_at_clocks<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
-        let now = self.now();
-        // A cell that has not finished its first boot does not tick yet.
+    /// The live cells that have finished their first boot; the others do not tick yet.
+    fn cells_that_are_up<S: Surroundings<CELLS>>(&self, s: &S) -> CellSet {
         let is_up = |cell: &CellId| s.cell_state(*cell) != CellState::Booting;
-        let watched: CellSet = self.live.iter().filter(is_up).collect();
+        self.live.iter().filter(is_up).collect()
+    }
+
+    fn look_at_clocks<S: Surroundings<CELLS>>(&mut self, s: &mut S, watched: CellSet) {
+        let now = self.now();
         let mut unreachable = CellSet::EMPTY;
         for cell in watched.iter() {
             let clocks = &mut self.clocks;
@@ -244,22 +252,32 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             });
         }
         self.hint_all(findings.still, HintReason::ClockStill);
-        for suspect in self
-            .clocks
-            .long_still(watched.without(self.me), now, &self.timing)
-            .iter()
-        {
+        let others = watched.without(self.me);
+        let doubtless = self.clocks.long_still(others, now, &self.timing);
+        self.insist(doubtless, HintReason::ClockStill);
+        self.hint_all(findings.nonsense, HintReason::ClockNonsense);
+        self.hint_all(unreachable, HintReason::BusError);
+    }
+
+    fn look_at_pulses(&mut self, watched: CellSet) {
+        let still_for = |times| {
+            let monitor = &self.pulses;
+            monitor.still(watched, times, self.now(), &self.timing)
+        };
+        let (still, doubtless) = (still_for(PULSE_HINTS), still_for(PULSE_HINTS * LONG_HINTS));
+        self.hint_all(still, HintReason::PulseStill);
+        self.insist(doubtless, HintReason::PulseStill);
+    }
+
+    /// Raises what is never held back.
+    fn insist(&mut self, suspects: CellSet, reason: HintReason) {
+        for suspect in suspects.iter() {
             // A probe of it that is under way answers this too; taken up again at each step, it
             // would never end.
             if self.is_news(suspect) {
-                self.watch.put(Hint {
-                    suspect,
-                    reason: HintReason::ClockStill,
-                });
+                self.watch.put(Hint { suspect, reason });
             }
         }
-        self.hint_all(findings.nonsense, HintReason::ClockNonsense);
-        self.hint_all(unreachable, HintReason::BusError);
     }
 
     fn look_at_evidence<S: Surroundings<CELLS>>(&mut self, s: &S, cell: CellId) {

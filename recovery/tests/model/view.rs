@@ -114,7 +114,10 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
     }
 
     fn progress(&mut self) -> u64 {
-        u64::from(self.world.slot)
+        match self.own().character {
+            Character::Threadless => 0,
+            _ => u64::from(self.world.slot),
+        }
     }
 
     fn take_hint(&mut self) -> Option<Hint> {

@@ -55,6 +55,8 @@ pub(crate) enum Character {
     Slanders(CellId),
     /// Its clock, and all its waits with it, run so many times too fast.
     Fast(u64),
+    /// It takes interrupts, and none of its threads runs.
+    Threadless,
 }
 
 /// Whether a cell runs.
