@@ -277,7 +277,7 @@ fn reason(code: u64) -> &'static str {
         Some(HintReason::BarrierMissed) => "it missed a barrier",
         Some(HintReason::ReintegrationFailed) => "it was rebooted and did not join",
         Some(HintReason::CriedWolf) => "it cried wolf",
-        Some(HintReason::PulseStill) => "its threads do not run",
+        Some(HintReason::PulseStill) => "the pulse of its threads stands still",
     }
 }
 

@@ -16,10 +16,7 @@
 use cell::{CPUS_MAX, CellId, CellSet, CpuId, Instant};
 
 use crate::motion::Motion;
-use crate::timing::{Moment, Timing, nanoseconds};
-
-/// How many times longer than a hint needs a clock stands still when nobody can doubt it any more.
-pub const LONG_HINTS: u32 = 4;
+use crate::timing::{BEYOND_DOUBT, Moment, Timing, nanoseconds};
 
 /// How many times faster than its ticks a clock may run before it is nonsense.
 const RATE_MAX: u64 = 4;
@@ -139,9 +136,9 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             .collect()
     }
 
-    /// Cells of `watched` with a word that stood still for [`LONG_HINTS`] times the threshold.
+    /// Cells of `watched` with a word that stood still beyond doubt.
     pub(crate) fn long_still(&self, watched: CellSet, now: Moment, timing: &Timing) -> CellSet {
-        let is_long = |track: &Track| track.word.stood(timing.hint * LONG_HINTS, now, timing);
+        let is_long = |track: &Track| track.word.stood(timing.hint * BEYOND_DOUBT, now, timing);
         let of_watched = |track: &Track| track.cell.filter(|&cell| watched.contains(cell));
         let cells = self
             .seen()

@@ -41,7 +41,7 @@ pub enum HintReason {
     ReintegrationFailed,
     /// It raised an alert again that nobody could confirm.
     CriedWolf,
-    /// No threads of it run, though its clock words move.
+    /// The pulse in its record stands still, though its clock words move.
     PulseStill,
 }
 

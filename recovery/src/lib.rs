@@ -20,7 +20,7 @@
 //! | [`hint`] | the sources of suspicion, and the box into which the kernel drops hints |
 //! | [`clock_monitor`] | which clocks stand still, run backward or run too fast |
 //! | [`pulse_monitor`] | in which cells no threads run |
-//! | `motion` | whether a number that another cell raises moves: for both of them |
+//! | `motion` | whether a clock or a pulse moves |
 //! | [`opinion`] | what a cell testifies in agreement |
 //! | [`record`] | the published record: layout, copying, validation |
 //! | [`flooding`] | rounds in which all cells come to hold the same opinions |

@@ -98,6 +98,8 @@ pub(crate) struct Sightings {
     pub(crate) at_barrier2: CellSet,
     /// Who has nothing left to recover.
     pub(crate) recovered: CellSet,
+    /// Whose record could be read.
+    pub(crate) read: CellSet,
     /// Whose memory gave bus errors, and whose record made no sense.
     pub(crate) unreachable: CellSet,
     pub(crate) garbled: CellSet,
@@ -318,7 +320,10 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
                 .and_then(|()| record.validate(peer, incarnation));
             match read {
                 Ok(()) => self.look_at(own, peer, &record, &mut sightings),
-                Err(error) => Self::note_record_error(&mut sightings, peer, error),
+                Err(error) => {
+                    self.pulses.miss(peer, self.now());
+                    Self::note_record_error(&mut sightings, peer, error);
+                }
             }
         }
         sightings
@@ -332,6 +337,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         sightings: &mut Sightings,
     ) {
         sightings.note_attempt(own, record);
+        sightings.read = sightings.read.with(peer);
         self.pulses.observe(peer, record.progress, self.now());
         self.agreement.look_at(self.me, peer, record, sightings);
         if record.recovered >= self.seen {

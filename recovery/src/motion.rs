@@ -1,9 +1,11 @@
-//! A number that another cell raises while it is healthy, as seen from here: whether it moves.
+//! A number that a cell raises while it is healthy, as seen from here: whether it moves.
 //!
 //! # Invariants
 //! 1. It stood still for a span only if it did not move in that time *and* this cell looked often
 //!    enough ([`crate::timing`], invariant 1).
-//! 2. What it showed before a probe began proves nothing in that probe.
+//! 2. What was read before a probe began proves nothing in that probe. What was read first in it,
+//!    and differs, does: it may have moved just before, so that a cell which dies at that moment is
+//!    found alive once more.
 
 use core::time::Duration;
 

@@ -3,27 +3,37 @@
 //! Clock words are raised by timer interrupts, so they go on in a kernel whose scheduler is broken
 //! or whose threads wait for each other for ever. What goes on there only with the threads is the
 //! progress word of the cell's record ([`crate::record`]), raised at every tick by a thread of the
-//! kernel's own, the pulse. Every cell watches those of all others, as it does the clocks.
+//! kernel's own, the pulse. Every cell watches all pulses, its own included, as it does the clocks.
 //!
 //! # Invariants
-//! 1. A pulse that stood still for [`PULSE_HINTS`] times as long as a clock may is a hint: a thread
-//!    waits for its turn, and an interrupt does not.
+//! 1. A cell that is up and shows no record that can be read counts as one whose pulse stands
+//!    still.
 //!
 //! # Not guaranteed
 //! That every thread of a cell runs: the pulse is one, on one CPU at a time.
 
+use core::time::Duration;
+
 use cell::{CellId, CellSet};
 
 use crate::motion::Motion;
-use crate::timing::{Moment, Timing};
-
-/// How many times longer than a clock a pulse may stand still.
-pub const PULSE_HINTS: u32 = 2;
+use crate::timing::{BEYOND_DOUBT, Moment, Timing};
 
 /// What is known of all pulses.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct PulseMonitor<const CELLS: usize> {
+pub struct PulseMonitor<const CELLS: usize> {
     pulses: [Option<Motion>; CELLS],
+}
+
+/// What one look at all pulses showed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PulseFindings {
+    /// Cells whose pulse stands still.
+    pub still: CellSet,
+    /// Cells whose pulse stands still beyond doubt.
+    pub long_still: CellSet,
+    /// Cells whose pulse stood still for half of what a hint needs, or still does.
+    pub unsteady: CellSet,
 }
 
 impl<const CELLS: usize> PulseMonitor<CELLS> {
@@ -42,18 +52,23 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
             .observe(progress, now);
     }
 
-    /// The cells of `watched` whose pulse stood still for so many times as a clock may.
-    pub(crate) fn still(
-        &self,
-        watched: CellSet,
-        times: u32,
-        now: Moment,
-        timing: &Timing,
-    ) -> CellSet {
-        let span = timing.hint.saturating_mul(times);
-        let is_still = |pulse: &Motion| pulse.stood(span, now, timing);
-        let is_found = |cell: &CellId| self.pulses[cell.index()].as_ref().is_some_and(is_still);
-        watched.iter().filter(is_found).collect()
+    /// Notes that the progress word of `cell` could not be read (invariant 1).
+    pub(crate) fn miss(&mut self, cell: CellId, now: Moment) {
+        self.pulses[cell.index()].get_or_insert(Motion::starting(0, now));
+    }
+
+    /// Judges the pulses of `watched`.
+    pub(crate) fn judge(&self, watched: CellSet, now: Moment, timing: &Timing) -> PulseFindings {
+        let cells = |is_so: &dyn Fn(&Motion) -> bool| -> CellSet {
+            let is_found = |cell: &CellId| self.pulses[cell.index()].as_ref().is_some_and(is_so);
+            watched.iter().filter(is_found).collect()
+        };
+        let stood = |span: Duration| cells(&|pulse| pulse.stood(span, now, timing));
+        PulseFindings {
+            still: stood(timing.pulse),
+            long_still: stood(timing.pulse.saturating_mul(BEYOND_DOUBT)),
+            unsteady: cells(&|pulse| pulse.age(now) >= timing.pulse / 2),
+        }
     }
 
     /// From here on, movement counts as proof of life.
@@ -63,7 +78,7 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
     }
 
     /// Whether the pulse of `cell` moved since the probe began.
-    pub(crate) fn is_proven(&self, cell: CellId) -> bool {
+    pub fn is_proven(&self, cell: CellId) -> bool {
         self.pulses[cell.index()]
             .as_ref()
             .is_some_and(Motion::is_proven)
@@ -81,44 +96,86 @@ mod tests {
     use super::*;
     use cell::parameters::Parameters;
 
-    /// Looks at the pulse of cell 1 at every tick; it moved last after 10 ms. Whether it stood
-    /// still then for so long.
-    fn is_still_after(milliseconds: u64) -> bool {
-        let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
-        let cell = CellId::new(1).unwrap();
-        let mut monitor = PulseMonitor::<2>::new();
-        let mut now = Moment::default();
-        for tick in 0..=milliseconds / 2 {
-            monitor.observe(cell, tick.min(5), now);
-            now.at.0 += 2_000_000;
-            now.ticks += 1;
+    struct Watch {
+        monitor: PulseMonitor<2>,
+        now: Moment,
+        cell: CellId,
+    }
+
+    impl Watch {
+        fn new() -> Self {
+            Self {
+                monitor: PulseMonitor::new(),
+                now: Moment::default(),
+                cell: CellId::new(1).unwrap(),
+            }
         }
-        let still = monitor.still(CellSet::first(2), PULSE_HINTS, now, &timing);
-        assert!(still.is_subset_of(CellSet::only(cell)), "no other was seen");
-        still.contains(cell)
+
+        /// Lets `milliseconds` pass in which this cell looks `looks` times and finds `progress`.
+        fn pass(&mut self, milliseconds: u64, looks: u64, progress: Option<u64>) -> PulseFindings {
+            for _ in 0..looks {
+                self.now.at.0 += milliseconds * 1_000_000 / looks;
+                self.now.ticks += 1;
+                match progress {
+                    Some(progress) => self.monitor.observe(self.cell, progress, self.now),
+                    None => self.monitor.miss(self.cell, self.now),
+                }
+            }
+            let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
+            self.monitor.judge(CellSet::first(2), self.now, &timing)
+        }
     }
 
     #[test]
-    fn a_pulse_that_stops_is_found_after_twice_the_time_of_a_clock() {
-        assert!(!is_still_after(10));
-        assert!(!is_still_after(22));
-        assert!(is_still_after(26));
+    fn a_pulse_that_stops_is_found_after_its_time() {
+        let mut watch = Watch::new();
+        let only = CellSet::only(watch.cell);
+        watch.pass(2, 1, Some(1));
+        let quiet = PulseFindings::default();
+        assert_eq!(watch.pass(6, 3, Some(1)), quiet);
+        let unsteady = PulseFindings {
+            unsteady: only,
+            ..quiet
+        };
+        assert_eq!(watch.pass(8, 4, Some(1)), unsteady);
+        let still = PulseFindings {
+            still: only,
+            ..unsteady
+        };
+        assert_eq!(watch.pass(2, 1, Some(1)), still);
+        assert_eq!(watch.pass(48, 24, Some(1)).long_still, only);
+        assert_eq!(watch.pass(2, 1, Some(2)), quiet);
+    }
+
+    #[test]
+    fn a_cell_that_was_never_read_stands_still() {
+        let mut watch = Watch::new();
+        watch.pass(2, 1, None);
+        assert!(watch.pass(14, 7, None).still.is_empty());
+        assert_eq!(watch.pass(2, 1, None).still, CellSet::only(watch.cell));
+    }
+
+    #[test]
+    fn a_watcher_that_was_away_accuses_nobody() {
+        let mut watch = Watch::new();
+        watch.pass(2, 1, Some(1));
+        let found = watch.pass(50, 1, Some(1));
+        assert!(found.still.is_empty());
+        assert_eq!(found.unsteady, CellSet::only(watch.cell), "but it noted it");
     }
 
     #[test]
     fn only_what_moves_in_the_probe_proves_life() {
-        let cell = CellId::new(0).unwrap();
-        let mut monitor = PulseMonitor::<2>::new();
-        for progress in [7, 8] {
-            monitor.observe(cell, progress, Moment::default());
-        }
-        assert!(monitor.is_proven(cell));
-        monitor.begin_probe();
-        monitor.observe(cell, 8, Moment::default());
-        assert!(!monitor.is_proven(cell));
-        monitor.observe(cell, 9, Moment::default());
-        assert!(monitor.is_proven(cell));
-        monitor.forget(cell);
-        assert!(!monitor.is_proven(cell));
+        let mut watch = Watch::new();
+        watch.pass(2, 1, Some(7));
+        watch.pass(2, 1, Some(8));
+        assert!(watch.monitor.is_proven(watch.cell));
+        watch.monitor.begin_probe();
+        watch.pass(2, 1, Some(8));
+        assert!(!watch.monitor.is_proven(watch.cell));
+        watch.pass(2, 1, Some(9));
+        assert!(watch.monitor.is_proven(watch.cell));
+        watch.monitor.forget(watch.cell);
+        assert!(!watch.monitor.is_proven(watch.cell));
     }
 }

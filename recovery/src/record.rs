@@ -133,10 +133,10 @@ impl Stage {
 pub enum RecordError {
     /// It could not be read. Speaks against the cell.
     Unreadable(ReadFailure),
-    /// It was being written at every try. Speaks against nobody; if it stays so, the probe will
-    /// show it.
+    /// It was being written at every try. Speaks against nobody; if it stays so, its owner's pulse
+    /// stands still.
     Torn,
-    /// There is no record (yet). Speaks against nobody.
+    /// There is no record (yet). The same holds.
     Absent,
     /// It is another life's. Speaks against nobody: the new life has not published yet.
     Stale(Incarnation),

@@ -18,6 +18,13 @@ use cell::membership::WITNESS_SPAN;
 /// The least number of own ticks in any wait.
 pub const TICKS_MIN: u64 = 2;
 
+/// A standstill of so many times what a hint needs has been seen by everybody who was there.
+pub(crate) const BEYOND_DOUBT: u32 = 4;
+
+/// The least number of ticks for which a pulse may stand still. It shows at every tick, one or two
+/// ticks late, and waits for its turn among the threads of its priority.
+const PULSE_TICKS: u64 = 6;
+
 /// The spans of the state machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timing {
@@ -25,6 +32,8 @@ pub struct Timing {
     pub tick: Duration,
     /// For which a clock may stand still before it is a hint.
     pub hint: Duration,
+    /// For which the pulse of a cell's threads may stand still before it is a hint.
+    pub pulse: Duration,
     /// Over which the rate of a clock is measured.
     pub rate: Duration,
     /// For which a suspect, or a round of flooding, may take.
@@ -54,6 +63,7 @@ impl Timing {
         Self {
             tick: Duration::from_micros(settings.tick_microseconds as u64),
             hint: Duration::from_millis(settings.hint_milliseconds as u64),
+            pulse: pulse_span(settings),
             rate: Duration::from_millis(settings.hint_milliseconds as u64 * 2),
             probe,
             vote: if probe.as_nanos() > witness.as_nanos() {
@@ -73,6 +83,7 @@ impl Timing {
     pub(crate) const NEVER: Self = Self {
         tick: Duration::MAX,
         hint: Duration::MAX,
+        pulse: Duration::MAX,
         rate: Duration::MAX,
         probe: Duration::MAX,
         vote: Duration::MAX,
@@ -92,6 +103,13 @@ impl Timing {
     pub fn expired(&self, since: Moment, now: Moment, span: Duration) -> bool {
         now.at.since(since.at) >= span && now.ticks.saturating_sub(since.ticks) >= self.ticks(span)
     }
+}
+
+/// Twice what a clock may, and at least [`PULSE_TICKS`].
+const fn pulse_span(settings: &Settings) -> Duration {
+    let by_hint = settings.hint_milliseconds as u64 * 2 * 1000;
+    let by_tick = settings.tick_microseconds as u64 * PULSE_TICKS;
+    Duration::from_micros(if by_hint > by_tick { by_hint } else { by_tick })
 }
 
 /// A span in a width that processors divide; some 584 years and more count as that.
@@ -166,6 +184,20 @@ mod tests {
             "away all the time"
         );
         assert!(timing.expired(since, moment(140, 60), timing.probe));
+    }
+
+    #[test]
+    fn a_pulse_has_time_for_some_ticks() {
+        let pulse = |tick_microseconds, hint_milliseconds| {
+            let settings = Settings {
+                tick_microseconds,
+                hint_milliseconds,
+                ..Parameters::DEFAULT.settings
+            };
+            Timing::from_settings(&settings).pulse.as_millis()
+        };
+        assert_eq!(pulse(2000, 8), 16);
+        assert_eq!(pulse(10_000, 8), 60);
     }
 
     #[test]

@@ -23,11 +23,9 @@ use cell::machine::{CellState, EvidenceKind};
 use cell::trace::Event;
 use cell::{CellId, CellSet, Instant};
 
-use crate::clock_monitor::LONG_HINTS;
 use crate::hint::{Hint, HintReason};
 use crate::machine::{Recovery, Sightings};
 use crate::opinion::Alert;
-use crate::pulse_monitor::PULSE_HINTS;
 use crate::record::RecordError;
 use crate::surroundings::{ReadFailure, Surroundings};
 
@@ -156,8 +154,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             self.hint(hint);
         }
         let up = self.cells_that_are_up(s);
-        self.look_at_clocks(s, up);
-        self.look_at_pulses(up.without(self.me));
+        let still = self.look_at_clocks(s, up);
+        self.look_at_pulses(up, still, sightings.read);
         for cell in self.live.without(self.me).iter() {
             self.look_at_evidence(s, cell);
         }
@@ -231,7 +229,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         self.live.iter().filter(is_up).collect()
     }
 
-    fn look_at_clocks<S: Surroundings<CELLS>>(&mut self, s: &mut S, watched: CellSet) {
+    /// Returns the cells with a clock that stands still.
+    fn look_at_clocks<S: Surroundings<CELLS>>(&mut self, s: &mut S, watched: CellSet) -> CellSet {
         let now = self.now();
         let mut unreachable = CellSet::EMPTY;
         for cell in watched.iter() {
@@ -257,16 +256,21 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         self.insist(doubtless, HintReason::ClockStill);
         self.hint_all(findings.nonsense, HintReason::ClockNonsense);
         self.hint_all(unreachable, HintReason::BusError);
+        findings.still
     }
 
-    fn look_at_pulses(&mut self, watched: CellSet) {
-        let still_for = |times| {
-            let monitor = &self.pulses;
-            monitor.still(watched, times, self.now(), &self.timing)
-        };
-        let (still, doubtless) = (still_for(PULSE_HINTS), still_for(PULSE_HINTS * LONG_HINTS));
-        self.hint_all(still, HintReason::PulseStill);
-        self.insist(doubtless, HintReason::PulseStill);
+    /// Whose clock stands still is known to be in trouble, and whose record cannot be read may have
+    /// a pulse: others may read it.
+    fn look_at_pulses(&mut self, watched: CellSet, clock_still: CellSet, read: CellSet) {
+        let now = self.now();
+        let findings = self.pulses.judge(watched, now, &self.timing);
+        for cell in findings.unsteady.iter() {
+            self.watch.notice(cell, now.at + self.timing.memory);
+        }
+        let threads_only = findings.still.minus(clock_still);
+        self.hint_all(threads_only, HintReason::PulseStill);
+        let doubtless = findings.long_still.without(self.me).minus(clock_still);
+        self.insist(doubtless.intersection(read), HintReason::PulseStill);
     }
 
     /// Raises what is never held back.

@@ -60,7 +60,7 @@ fn check<const N: usize>(scenario: Scenario<N>) -> usize {
     checker.unique_state_count()
 }
 
-/// Scenarios in which cell 0 is not honest, and cell 1 its victim, if it has one.
+/// Scenarios in which cell 0 is not honest, and cell 1 its victim.
 fn with_liar<const N: usize>(liar: fn(CellId) -> Character, ending: Ending) -> Scenario<N> {
     let orders = AllOrdersUntil(5);
     let mut scenario = Scenario {
@@ -70,6 +70,17 @@ fn with_liar<const N: usize>(liar: fn(CellId) -> Character, ending: Ending) -> S
     };
     scenario.characters[0] = liar(cell::<N>(1));
     scenario
+}
+
+/// Scenarios in which the threads of a cell stop to run for good.
+fn threads_stop<const N: usize>() -> Scenario<N> {
+    Scenario {
+        orders: AllOrdersUntil(6),
+        thread_stalls: 1,
+        thread_stall_slots: u32::MAX,
+        last_fault: 3,
+        ..Scenario::calm()
+    }
 }
 
 #[test]
@@ -93,7 +104,7 @@ fn two_cells_one_panics() {
             last_fault: 3,
             ..Scenario::calm()
         }),
-        477
+        501
     );
 }
 
@@ -106,7 +117,7 @@ fn two_cells_halt_twice() {
             horizon: 120,
             ..Scenario::calm()
         }),
-        196_702
+        197_228
     );
 }
 
@@ -131,7 +142,7 @@ fn three_cells_one_panics() {
             last_fault: 3,
             ..Scenario::calm()
         }),
-        93_808
+        111_448
     );
 }
 
@@ -145,7 +156,7 @@ fn three_cells_panic_twice_at_any_time() {
             last_fault: 18,
             ..Scenario::calm()
         }),
-        477_463
+        488_566
     );
 }
 
@@ -174,7 +185,7 @@ fn three_cells_miss_up_to_five_slots() {
             ending: Ending::Unchanged,
             ..Scenario::calm()
         }),
-        1_357_139
+        1_715_253
     );
 }
 
@@ -218,7 +229,7 @@ fn three_cells_miss_slots_and_reads_and_one_halts() {
             last_fault: 12,
             ..Scenario::calm()
         }),
-        440_685
+        453_229
     );
 }
 
@@ -232,7 +243,7 @@ fn three_cells_one_halts_and_reads_are_missed() {
             last_fault: 14,
             ..Scenario::calm()
         }),
-        556_044
+        571_249
     );
 }
 
@@ -273,31 +284,49 @@ fn three_cells_one_slanders() {
 fn three_cells_one_clock_runs_fast() {
     assert_eq!(
         check(with_liar::<3>(|_| Character::Fast(20), Ending::Settled)),
-        759
+        929
     );
 }
 
+/// Threads that stop to run for good, at any of the first slots; also in the probe after another
+/// death.
 #[test]
-fn two_cells_one_runs_no_threads() {
-    let liar = |_| Character::Threadless;
-    assert_eq!(check(with_liar::<2>(liar, Ending::Settled)), 80);
+fn two_cells_threads_of_one_stop() {
+    assert_eq!(check(threads_stop::<2>()), 611);
 }
 
 #[test]
-fn three_cells_one_runs_no_threads() {
-    let liar = |_| Character::Threadless;
-    assert_eq!(check(with_liar::<3>(liar, Ending::Settled)), 494);
+fn three_cells_threads_of_one_stop() {
+    assert_eq!(check(threads_stop::<3>()), 10_043);
 }
 
 #[test]
-fn three_cells_one_runs_no_threads_and_one_halts() {
+fn three_cells_threads_of_one_stop_and_one_halts() {
     assert_eq!(
         check(Scenario {
+            orders: AllOrdersUntil(0),
             deaths: 1,
-            last_fault: 24,
-            ..with_liar::<3>(|_| Character::Threadless, Ending::Settled)
+            last_fault: 20,
+            ..threads_stop::<3>()
         }),
-        2_868
+        45_261
+    );
+}
+
+/// Eight slots are more than the threshold of a pulse and less than a probe after it: false alarms,
+/// and nobody is expelled.
+#[test]
+fn three_cells_threads_miss_eight_slots() {
+    assert_eq!(
+        check(Scenario::<3> {
+            orders: AllOrdersUntil(10),
+            thread_stalls: 1,
+            thread_stall_slots: 8,
+            last_fault: 3,
+            ending: Ending::Unchanged,
+            ..Scenario::calm()
+        }),
+        32_248
     );
 }
 
@@ -310,7 +339,7 @@ fn four_cells_halt_twice_at_any_time() {
             last_fault: 20,
             ..Scenario::calm()
         }),
-        76_511
+        76_699
     );
 }
 
@@ -343,7 +372,7 @@ fn three_cells_one_clock_runs_fast_and_one_panics() {
             last_fault: 14,
             ..with_liar::<3>(|_| Character::Fast(20), Ending::Settled)
         }),
-        11_104
+        11_452
     );
 }
 
@@ -359,6 +388,6 @@ fn four_cells_panic_twice_and_one_discards_slowly() {
             horizon: 120,
             ..Scenario::calm()
         }),
-        168_734
+        171_726
     );
 }

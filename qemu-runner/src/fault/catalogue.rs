@@ -203,8 +203,8 @@ pub const CATALOGUE: &[Entry] = &[
     inner(InnerFault::Panic, "the kernel panics", Dies, None),
     inner(
         InnerFault::Loop,
-        "a kernel thread loops for ever, interrupts on",
-        MayDie,
+        "kernel threads loop for ever, one on each CPU, interrupts on",
+        Dies,
         None,
     ),
     inner(

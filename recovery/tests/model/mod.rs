@@ -12,7 +12,7 @@ use world::{Character, Health, Violation, World};
 const CRASH_EFFECTS: [u32; 3] = [1, 2, 4];
 
 /// Slots after which any fault has been noticed, if it ever will be.
-const NOTICED_SLOTS: u32 = 6;
+const NOTICED_SLOTS: u32 = 8;
 
 /// In which orders the cells take their steps within a slot: up to (not including) this slot in
 /// every order, then upward in even slots and downward in odd ones. The sooner, the fewer states.
@@ -50,6 +50,9 @@ pub(crate) struct Scenario<const N: usize> {
     /// Stalls, at most, and slots that a cell misses in each.
     pub(crate) stalls: u8,
     pub(crate) stall_slots: u32,
+    /// Cells whose threads stop to run, at most, and for how many slots.
+    pub(crate) thread_stalls: u8,
+    pub(crate) thread_stall_slots: u32,
     /// Steps that the discard of the last cell takes beyond the first.
     pub(crate) discard_steps: u32,
     /// Reads that may fail, at most.
@@ -71,6 +74,8 @@ impl<const N: usize> Scenario<N> {
             deaths: 0,
             stalls: 0,
             stall_slots: 1,
+            thread_stalls: 0,
+            thread_stall_slots: 1,
             discard_steps: 0,
             missed_reads: 0,
             last_fault: 0,
@@ -86,6 +91,7 @@ pub(crate) struct State<const N: usize> {
     pub(crate) world: World<N>,
     deaths: u8,
     stalls: u8,
+    thread_stalls: u8,
     missed_reads: u8,
     /// The slot of the newest fault.
     disturbed: Option<u32>,
@@ -102,6 +108,8 @@ pub(crate) enum Action {
     StepBlind(CellId, CellId),
     /// A cell misses steps.
     Stall(CellId),
+    /// The threads of a cell stop to run; then it makes its step.
+    HoldThreads(CellId),
     /// A cell dies instead of its step.
     Die(CellId),
     /// A cell dies in the middle of its step, after so many effects.
@@ -132,7 +140,8 @@ impl<const N: usize> Scenario<N> {
         let is_noticed = state
             .disturbed
             .is_none_or(|fault| world.slot > fault + NOTICED_SLOTS);
-        let none_left = state.deaths == 0 && state.stalls == 0 && state.missed_reads == 0;
+        let stalls_left = u16::from(state.stalls) + u16::from(state.thread_stalls);
+        let none_left = state.deaths == 0 && stalls_left == 0 && state.missed_reads == 0;
         let no_more = is_honest && (none_left || world.slot > self.last_fault);
         world.violation.is_some() || world.slot >= self.horizon || is_quiet && is_noticed && no_more
     }
@@ -153,6 +162,9 @@ impl<const N: usize> Scenario<N> {
         if state.stalls > 0 {
             actions.push(Action::Stall(cell));
         }
+        if state.thread_stalls > 0 {
+            actions.push(Action::HoldThreads(cell));
+        }
         if state.missed_reads > 0 {
             let others = world.live().without(cell).iter();
             actions.extend(others.map(|other| Action::StepBlind(cell, other)));
@@ -168,12 +180,12 @@ impl<const N: usize> Model for Scenario<N> {
         let mut world = World::new(self.characters);
         world.cells[N - 1].discard_steps = self.discard_steps;
         let disturbed = None;
-        let (deaths, stalls, missed_reads) = (self.deaths, self.stalls, self.missed_reads);
         vec![State {
             world,
-            deaths,
-            stalls,
-            missed_reads,
+            deaths: self.deaths,
+            stalls: self.stalls,
+            thread_stalls: self.thread_stalls,
+            missed_reads: self.missed_reads,
             disturbed,
         }]
     }
@@ -205,6 +217,11 @@ impl<const N: usize> Model for Scenario<N> {
             Action::Stall(cell) => {
                 world.stall(cell, self.stall_slots);
                 state.stalls -= 1;
+            }
+            Action::HoldThreads(cell) => {
+                world.hold_threads(cell, self.thread_stall_slots);
+                world.step(cell, CellSet::EMPTY, None);
+                state.thread_stalls -= 1;
             }
             Action::Die(cell) => {
                 match self.death {

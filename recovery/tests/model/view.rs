@@ -114,10 +114,10 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
     }
 
     fn progress(&mut self) -> u64 {
-        match self.own().character {
-            Character::Threadless => 0,
-            _ => u64::from(self.world.slot),
-        }
+        let slot = self.world.slot;
+        let (from, to) = self.own().threads_away;
+        let is_away = (from..to).contains(&slot);
+        u64::from(if is_away { from } else { slot })
     }
 
     fn take_hint(&mut self) -> Option<Hint> {

@@ -30,6 +30,7 @@ pub(crate) const SLOT: Duration = Duration::from_millis(10);
 pub(crate) const TIMING: Timing = Timing {
     tick: SLOT,
     hint: Duration::from_millis(40),
+    pulse: Duration::from_millis(60),
     rate: Duration::MAX,
     probe: Duration::from_millis(40),
     vote: Duration::from_millis(60),
@@ -55,8 +56,6 @@ pub(crate) enum Character {
     Slanders(CellId),
     /// Its clock, and all its waits with it, run so many times too fast.
     Fast(u64),
-    /// It takes interrupts, and none of its threads runs.
-    Threadless,
 }
 
 /// Whether a cell runs.
@@ -110,6 +109,8 @@ pub(crate) struct Cell<const N: usize> {
     pub(crate) faltered: bool,
     /// Until this slot it does not run.
     pub(crate) away_until: u32,
+    /// From the first slot to the second its threads do not run, though it does.
+    pub(crate) threads_away: (u32, u32),
 }
 
 /// The whole machine.
@@ -155,6 +156,7 @@ impl<const N: usize> World<N> {
             followed: Epoch(0),
             faltered: false,
             away_until: 0,
+            threads_away: (0, 0),
         });
         let is_fast = |character: &Character| matches!(character, Character::Fast(_));
         let rate = if characters.iter().any(is_fast) {
@@ -253,6 +255,12 @@ impl<const N: usize> World<N> {
         self.cells[cell.index()].away_until = self.slot + slots;
     }
 
+    /// The threads of a cell do not run for `slots` slots, from this one on.
+    pub(crate) fn hold_threads(&mut self, cell: CellId, slots: u32) {
+        self.cells[cell.index()].faltered = true;
+        self.cells[cell.index()].threads_away = (self.slot, self.slot.saturating_add(slots));
+    }
+
     /// A cell makes its step of this slot. It cannot read `hidden`; after `effects` it has no CPU
     /// any more.
     pub(crate) fn step(&mut self, me: CellId, hidden: CellSet, effects: Option<u32>) {
@@ -332,6 +340,7 @@ impl<const N: usize> World<N> {
         entry.discarded = CellSet::EMPTY;
         entry.holds_work = false;
         entry.faltered = false;
+        entry.threads_away = (0, 0);
         self.start(cell);
     }
 
