@@ -98,7 +98,11 @@ impl Watch {
         for cell in 0..machine.cells() {
             let public = machine.public(cell);
             let account = cells::account(memory, public)?;
-            self.lives.insert((cell, account.life.0), account);
+            // A sick cell may say that it lives a life which the monitor never began.
+            let lives = 1..=machine.cell(memory, cell)?.incarnation;
+            if lives.contains(&account.life.0) {
+                self.lives.insert((cell, account.life.0), account);
+            }
             if let Some((life, text)) = cells::epitaph(memory, public)? {
                 self.epitaphs.insert((cell, life), text);
             }

@@ -13,6 +13,10 @@ use userland::account::{Account, OperationCounts};
 use super::memory::{GuestMemory, field};
 use crate::error::{Error, Result};
 
+/// The most that a count of a cell is taken for. A sick cell's may be anything; with this bound,
+/// those of all lives of all cells can be added up.
+const COUNT_MAX: u64 = 1 << 48;
+
 /// What a cell says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -54,7 +58,8 @@ pub fn load(memory: &GuestMemory, public: PhysicalAddress) -> Result<u64> {
     memory.read_u64(field(public, offset_of!(PublicHeader, load)))
 }
 
-/// The account of the workers of the cell whose public area starts at `public`.
+/// The account of the workers of the cell whose public area starts at `public`, no count in it
+/// greater than [`COUNT_MAX`].
 ///
 /// # Errors
 /// See [`GuestMemory::read`].
@@ -64,7 +69,7 @@ pub fn account(memory: &GuestMemory, public: PhysicalAddress) -> Result<Account>
     let word = |bytes: &[u8]| {
         bytes
             .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes).min(COUNT_MAX))
     };
     let words: Vec<u64> = bytes.chunks_exact(8).map(word).collect();
     let short = || Error::Guest("a workload record that is too short".into());
@@ -152,6 +157,16 @@ mod tests {
             memory.write_u64(at, 10).unwrap();
         }
         assert_eq!(verified(&account(&memory, PUBLIC).unwrap()), 40);
+    }
+
+    #[test]
+    fn counts_of_memory_that_failed_can_be_added_up() {
+        let memory = memory(4 << 20);
+        let ones = [0xff; size_of::<WorkloadRecord>()];
+        memory.write(part(PUBLIC, WORKLOAD_OFFSET), &ones).unwrap();
+        let account = account(&memory, PUBLIC).unwrap();
+        assert_eq!(verified(&account), 4 * COUNT_MAX);
+        assert_eq!(account.lost_with, [COUNT_MAX; cell::CELLS_MAX]);
     }
 
     #[test]

@@ -97,6 +97,19 @@ impl QemuMachine {
         Ok(format!("machine check {status:#x} at {}", name(cpu)))
     }
 
+    /// Does at one moment of the guest's what takes the host a while: a memory module that failed
+    /// byte by byte would go on to fail in the cell's next life.
+    fn while_stopped<T>(&mut self, action: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if let Pace::Deterministic(_) = self.pace {
+            // It stands still anyway.
+            return action(self);
+        }
+        self.channels.qmp.execute("stop", &json!({}))?;
+        let outcome = action(self);
+        self.channels.qmp.execute("cont", &json!({}))?;
+        outcome
+    }
+
     /// Sends interrupts of random vectors.
     fn interrupt_at_random(&mut self, apic_id: u8, strike: &Strike) -> Result<()> {
         let mut random = ChaCha8Rng::seed_from_u64(strike.seed);
@@ -234,11 +247,11 @@ impl Emulator for QemuMachine {
                 self.interrupt_at_random(apic_id, strike)?;
                 Ok(format!("{} interrupts to {who}", strike.argument))
             }
-            HostFault::MemFail => {
+            HostFault::MemFail => self.while_stopped(|machine| {
                 let filled = corrupt::fail_memory(target, strike)?;
-                let check = self.check_machine(target, cpu, STATUS_UNCORRECTED)?;
+                let check = machine.check_machine(target, cpu, STATUS_UNCORRECTED)?;
                 Ok(format!("{filled}; {check}"))
-            }
+            }),
             HostFault::CpuMceCorrected => self.check_machine(target, cpu, STATUS_CORRECTED),
             _ => self.check_machine(target, cpu, STATUS_UNCORRECTED),
         }
