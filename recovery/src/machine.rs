@@ -15,6 +15,7 @@
 //! [`Recovery::step`] under a try-lock on any CPU, at each tick and doorbell, again while it
 //! answers [`Pace::Advanced`] (a few times at most).
 
+use cell::machine::CellState;
 use cell::parameters::Discard;
 use cell::trace::Event;
 use cell::{CELLS_MAX, CPUS_MAX, CellId, CellSet, Epoch, Incarnation};
@@ -321,7 +322,9 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             match read {
                 Ok(()) => self.look_at(own, peer, &record, &mut sightings),
                 Err(error) => {
-                    self.pulses.miss(peer, self.now());
+                    if is_up(s, peer) {
+                        self.pulses.miss(peer, self.now());
+                    }
                     Self::note_record_error(&mut sightings, peer, error);
                 }
             }
@@ -379,11 +382,10 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     /// Whether a live cell has not finished the first boot of the machine yet. It could not take
     /// part.
     fn is_settling<S: Surroundings<CELLS>>(&self, s: &S) -> bool {
-        let is_booting = |cell| s.cell_state(cell) == cell::machine::CellState::Booting;
         !self
             .timing
             .expired(self.started, self.now(), self.timing.boot)
-            && self.live.iter().any(is_booting)
+            && !self.live.iter().all(|cell| is_up(s, cell))
     }
 
     fn publish<S: Surroundings<CELLS>>(&mut self, s: &mut S) {
@@ -412,6 +414,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             s.doorbell(self.live.without(self.me));
         }
     }
+}
+
+/// Whether a live cell has finished its first boot; before, it neither ticks nor shows a record.
+pub(crate) fn is_up<const CELLS: usize, S: Surroundings<CELLS>>(s: &S, cell: CellId) -> bool {
+    s.cell_state(cell) != CellState::Booting
 }
 
 impl<const CELLS: usize, const CPUS: usize> Default for Recovery<CELLS, CPUS> {

@@ -19,6 +19,9 @@ use cell::{CellId, CellSet};
 use crate::motion::Motion;
 use crate::timing::{BEYOND_DOUBT, Moment, Timing};
 
+/// A progress word that no cell reaches: the first that is read is another.
+const UNREAD: u64 = u64::MAX;
+
 /// What is known of all pulses.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PulseMonitor<const CELLS: usize> {
@@ -52,9 +55,9 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
             .observe(progress, now);
     }
 
-    /// Notes that the progress word of `cell` could not be read (invariant 1).
+    /// Notes that the progress word of `cell`, which is up, could not be read (invariant 1).
     pub(crate) fn miss(&mut self, cell: CellId, now: Moment) {
-        self.pulses[cell.index()].get_or_insert(Motion::starting(0, now));
+        self.pulses[cell.index()].get_or_insert(Motion::starting(UNREAD, now));
     }
 
     /// Judges the pulses of `watched`.
@@ -153,6 +156,8 @@ mod tests {
         watch.pass(2, 1, None);
         assert!(watch.pass(14, 7, None).still.is_empty());
         assert_eq!(watch.pass(2, 1, None).still, CellSet::only(watch.cell));
+        let shown = watch.pass(2, 1, Some(0));
+        assert_eq!(shown, PulseFindings::default(), "it begins");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use cell::trace::Event;
 use cell::{CellId, CellSet, Instant};
 
 use crate::hint::{Hint, HintReason};
-use crate::machine::{Recovery, Sightings};
+use crate::machine::{Recovery, Sightings, is_up};
 use crate::opinion::Alert;
 use crate::record::RecordError;
 use crate::surroundings::{ReadFailure, Surroundings};
@@ -153,7 +153,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             let Some(hint) = s.take_hint() else { break };
             self.hint(hint);
         }
-        let up = self.cells_that_are_up(s);
+        let up: CellSet = self.live.iter().filter(|&cell| is_up(s, cell)).collect();
         let still = self.look_at_clocks(s, up);
         self.look_at_pulses(up, still, sightings.read);
         for cell in self.live.without(self.me).iter() {
@@ -221,12 +221,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             | RecordError::Nonsense => sightings.garbled = sightings.garbled.with(cell),
             RecordError::Torn | RecordError::Absent | RecordError::Stale(_) => {}
         }
-    }
-
-    /// The live cells that have finished their first boot; the others do not tick yet.
-    fn cells_that_are_up<S: Surroundings<CELLS>>(&self, s: &S) -> CellSet {
-        let is_up = |cell: &CellId| s.cell_state(*cell) != CellState::Booting;
-        self.live.iter().filter(is_up).collect()
     }
 
     /// Returns the cells with a clock that stands still.
