@@ -333,8 +333,12 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     }
 
     fn is_proven(&self, cell: CellId) -> bool {
-        let steps = cell == self.me || self.agreement.joined.contains(cell);
-        steps && self.pulses.is_proven(cell) && self.clocks.is_proven(cell)
+        let runs = if cell == self.me {
+            !self.pulses.is_still(cell, self.now(), &self.timing)
+        } else {
+            self.agreement.joined.contains(cell) && self.pulses.is_proven(cell)
+        };
+        runs && self.clocks.is_proven(cell)
     }
 
     fn advance_flood<S: Surroundings<CELLS>>(

@@ -10,8 +10,8 @@
 //! and none of these: fatal evidence by the monitor against its present life, nonsense in its clock
 //! words, a strike for crying wolf, twice the time that it may take to reach a barrier.
 //!
-//! A cell judges itself by its own clocks and pulse. So one whose threads do not run confesses;
-//! with two cells, nobody could otherwise tell which of them is right.
+//! A cell judges itself by its own clocks, and by whether its own pulse is a hint. So one whose
+//! threads do not run confesses; with two cells, nobody could otherwise tell which is right.
 //!
 //! In the later attempts of a run that found no majority, only the probe and fatal evidence count
 //! ([`crate::agreement::CONTESTED_ATTEMPTS`]).

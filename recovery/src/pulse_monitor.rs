@@ -74,6 +74,12 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
         }
     }
 
+    /// Whether the pulse of `cell` stands still.
+    pub(crate) fn is_still(&self, cell: CellId, now: Moment, timing: &Timing) -> bool {
+        let pulse = self.pulses[cell.index()].as_ref();
+        pulse.is_some_and(|pulse| pulse.stood(timing.pulse, now, timing))
+    }
+
     /// From here on, movement counts as proof of life.
     pub(crate) fn begin_probe(&mut self) {
         let seen = self.pulses.iter_mut().flatten();
@@ -135,18 +141,18 @@ mod tests {
         let only = CellSet::only(watch.cell);
         watch.pass(2, 1, Some(1));
         let quiet = PulseFindings::default();
-        assert_eq!(watch.pass(6, 3, Some(1)), quiet);
+        assert_eq!(watch.pass(38, 19, Some(1)), quiet);
         let unsteady = PulseFindings {
             unsteady: only,
             ..quiet
         };
-        assert_eq!(watch.pass(8, 4, Some(1)), unsteady);
+        assert_eq!(watch.pass(40, 20, Some(1)), unsteady);
         let still = PulseFindings {
             still: only,
             ..unsteady
         };
         assert_eq!(watch.pass(2, 1, Some(1)), still);
-        assert_eq!(watch.pass(48, 24, Some(1)).long_still, only);
+        assert_eq!(watch.pass(240, 120, Some(1)).long_still, only);
         assert_eq!(watch.pass(2, 1, Some(2)), quiet);
     }
 
@@ -154,7 +160,7 @@ mod tests {
     fn a_cell_that_was_never_read_stands_still() {
         let mut watch = Watch::new();
         watch.pass(2, 1, None);
-        assert!(watch.pass(14, 7, None).still.is_empty());
+        assert!(watch.pass(78, 39, None).still.is_empty());
         assert_eq!(watch.pass(2, 1, None).still, CellSet::only(watch.cell));
         let shown = watch.pass(2, 1, Some(0));
         assert_eq!(shown, PulseFindings::default(), "it begins");

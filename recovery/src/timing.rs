@@ -21,10 +21,6 @@ pub const TICKS_MIN: u64 = 2;
 /// A standstill of so many times what a hint needs has been seen by everybody who was there.
 pub(crate) const BEYOND_DOUBT: u32 = 4;
 
-/// The least number of ticks for which a pulse may stand still. It shows at every tick, one or two
-/// ticks late, and waits for its turn among the threads of its priority.
-const PULSE_TICKS: u64 = 6;
-
 /// The spans of the state machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Timing {
@@ -32,7 +28,8 @@ pub struct Timing {
     pub tick: Duration,
     /// For which a clock may stand still before it is a hint.
     pub hint: Duration,
-    /// For which the pulse of a cell's threads may stand still before it is a hint.
+    /// For which the pulse of a cell's threads may stand still before it is a hint: longer than
+    /// any probe, for a thread waits for its turn, on a slow machine for tens of milliseconds.
     pub pulse: Duration,
     /// Over which the rate of a clock is measured.
     pub rate: Duration,
@@ -63,7 +60,7 @@ impl Timing {
         Self {
             tick: Duration::from_micros(settings.tick_microseconds as u64),
             hint: Duration::from_millis(settings.hint_milliseconds as u64),
-            pulse: pulse_span(settings),
+            pulse: Duration::from_millis(settings.probe_milliseconds as u64 * 2),
             rate: Duration::from_millis(settings.hint_milliseconds as u64 * 2),
             probe,
             vote: if probe.as_nanos() > witness.as_nanos() {
@@ -103,13 +100,6 @@ impl Timing {
     pub fn expired(&self, since: Moment, now: Moment, span: Duration) -> bool {
         now.at.since(since.at) >= span && now.ticks.saturating_sub(since.ticks) >= self.ticks(span)
     }
-}
-
-/// Twice what a clock may, and at least [`PULSE_TICKS`].
-const fn pulse_span(settings: &Settings) -> Duration {
-    let by_hint = settings.hint_milliseconds as u64 * 2 * 1000;
-    let by_tick = settings.tick_microseconds as u64 * PULSE_TICKS;
-    Duration::from_micros(if by_hint > by_tick { by_hint } else { by_tick })
 }
 
 /// A span in a width that processors divide; some 584 years and more count as that.
@@ -184,20 +174,6 @@ mod tests {
             "away all the time"
         );
         assert!(timing.expired(since, moment(140, 60), timing.probe));
-    }
-
-    #[test]
-    fn a_pulse_has_time_for_some_ticks() {
-        let pulse = |tick_microseconds, hint_milliseconds| {
-            let settings = Settings {
-                tick_microseconds,
-                hint_milliseconds,
-                ..Parameters::DEFAULT.settings
-            };
-            Timing::from_settings(&settings).pulse.as_millis()
-        };
-        assert_eq!(pulse(2000, 8), 16);
-        assert_eq!(pulse(10_000, 8), 60);
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn three_cells_threads_of_one_stop_and_one_halts() {
             last_fault: 20,
             ..threads_stop::<3>()
         }),
-        45_261
+        46_341
     );
 }
 
