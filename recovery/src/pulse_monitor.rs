@@ -2,7 +2,7 @@
 //!
 //! Clock words are raised by timer interrupts, so they go on in a kernel whose scheduler is broken
 //! or whose threads wait for each other for ever. What goes on there only with the threads is the
-//! progress word of the cell's record ([`crate::record`]), raised at every tick by a thread of the
+//! progress word of the cell's record ([`crate::record`]), raised every few ticks by a thread of the
 //! kernel's own, the pulse. Every cell watches all pulses, its own included, as it does the clocks.
 //!
 //! # Invariants

@@ -95,12 +95,12 @@ pub(super) fn pulse_count() -> u64 {
     PULSE.load(Ordering::Relaxed)
 }
 
-/// Beats at every tick: who sleeps for a whole one is late for the next.
+/// Beats at every second tick or so: who sleeps for a whole one is late for the next.
 fn pulse() -> ! {
     let tick = Duration::from_micros(own().settings.tick_microseconds.into());
     loop {
         PULSE.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(tick / 2);
+        thread::sleep(tick);
     }
 }
 
