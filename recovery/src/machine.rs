@@ -321,12 +321,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
                 .and_then(|()| record.validate(peer, incarnation));
             match read {
                 Ok(()) => self.look_at(own, peer, &record, &mut sightings),
-                Err(error) => {
-                    if is_up(s, peer) {
-                        self.pulses.miss(peer, self.now());
-                    }
-                    Self::note_record_error(&mut sightings, peer, error);
-                }
+                Err(error) => Self::note_record_error(&mut sightings, peer, error),
             }
         }
         sightings

@@ -2,12 +2,13 @@
 //!
 //! Clock words are raised by timer interrupts, so they go on in a kernel whose scheduler is broken
 //! or whose threads wait for each other for ever. What goes on there only with the threads is the
-//! progress word of the cell's record ([`crate::record`]), raised every few ticks by a thread of the
-//! kernel's own, the pulse. Every cell watches all pulses, its own included, as it does the clocks.
+//! progress word of the cell's record ([`crate::record`]), raised every few ticks by a thread of
+//! the kernel's own, the pulse. Every cell watches all pulses, its own included, as it does the
+//! clocks.
 //!
 //! # Invariants
-//! 1. A cell that is up and shows no record that can be read counts as one whose pulse stands
-//!    still.
+//! 1. A pulse that never beat (0) cannot stop: a cell of one CPU that boots on a slow machine runs
+//!    other threads first.
 //!
 //! # Not guaranteed
 //! That every thread of a cell runs: the pulse is one, on one CPU at a time.
@@ -18,9 +19,6 @@ use cell::{CellId, CellSet};
 
 use crate::motion::Motion;
 use crate::timing::{BEYOND_DOUBT, Moment, Timing};
-
-/// A progress word that no cell reaches: the first that is read is another.
-const UNREAD: u64 = u64::MAX;
 
 /// What is known of all pulses.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -55,18 +53,13 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
             .observe(progress, now);
     }
 
-    /// Notes that the progress word of `cell`, which is up, could not be read (invariant 1).
-    pub(crate) fn miss(&mut self, cell: CellId, now: Moment) {
-        self.pulses[cell.index()].get_or_insert(Motion::starting(UNREAD, now));
-    }
-
     /// Judges the pulses of `watched`.
     pub(crate) fn judge(&self, watched: CellSet, now: Moment, timing: &Timing) -> PulseFindings {
         let cells = |is_so: &dyn Fn(&Motion) -> bool| -> CellSet {
             let is_found = |cell: &CellId| self.pulses[cell.index()].as_ref().is_some_and(is_so);
             watched.iter().filter(is_found).collect()
         };
-        let stood = |span: Duration| cells(&|pulse| pulse.stood(span, now, timing));
+        let stood = |span: Duration| cells(&|pulse| has_stopped(pulse, span, now, timing));
         PulseFindings {
             still: stood(timing.pulse),
             long_still: stood(timing.pulse.saturating_mul(BEYOND_DOUBT)),
@@ -77,7 +70,7 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
     /// Whether the pulse of `cell` stands still.
     pub(crate) fn is_still(&self, cell: CellId, now: Moment, timing: &Timing) -> bool {
         let pulse = self.pulses[cell.index()].as_ref();
-        pulse.is_some_and(|pulse| pulse.stood(timing.pulse, now, timing))
+        pulse.is_some_and(|pulse| has_stopped(pulse, timing.pulse, now, timing))
     }
 
     /// From here on, movement counts as proof of life.
@@ -97,6 +90,11 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
     pub(crate) fn forget(&mut self, cell: CellId) {
         self.pulses[cell.index()] = None;
     }
+}
+
+/// Whether a pulse beat once (invariant 1) and stood still for `span` since.
+fn has_stopped(pulse: &Motion, span: Duration, now: Moment, timing: &Timing) -> bool {
+    pulse.value() != 0 && pulse.stood(span, now, timing)
 }
 
 #[cfg(test)]
@@ -121,14 +119,11 @@ mod tests {
         }
 
         /// Lets `milliseconds` pass in which this cell looks `looks` times and finds `progress`.
-        fn pass(&mut self, milliseconds: u64, looks: u64, progress: Option<u64>) -> PulseFindings {
+        fn pass(&mut self, milliseconds: u64, looks: u64, progress: u64) -> PulseFindings {
             for _ in 0..looks {
                 self.now.at.0 += milliseconds * 1_000_000 / looks;
                 self.now.ticks += 1;
-                match progress {
-                    Some(progress) => self.monitor.observe(self.cell, progress, self.now),
-                    None => self.monitor.miss(self.cell, self.now),
-                }
+                self.monitor.observe(self.cell, progress, self.now);
             }
             let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
             self.monitor.judge(CellSet::first(2), self.now, &timing)
@@ -139,38 +134,36 @@ mod tests {
     fn a_pulse_that_stops_is_found_after_its_time() {
         let mut watch = Watch::new();
         let only = CellSet::only(watch.cell);
-        watch.pass(2, 1, Some(1));
+        watch.pass(2, 1, 1);
         let quiet = PulseFindings::default();
-        assert_eq!(watch.pass(38, 19, Some(1)), quiet);
+        assert_eq!(watch.pass(38, 19, 1), quiet);
         let unsteady = PulseFindings {
             unsteady: only,
             ..quiet
         };
-        assert_eq!(watch.pass(40, 20, Some(1)), unsteady);
+        assert_eq!(watch.pass(40, 20, 1), unsteady);
         let still = PulseFindings {
             still: only,
             ..unsteady
         };
-        assert_eq!(watch.pass(2, 1, Some(1)), still);
-        assert_eq!(watch.pass(240, 120, Some(1)).long_still, only);
-        assert_eq!(watch.pass(2, 1, Some(2)), quiet);
+        assert_eq!(watch.pass(2, 1, 1), still);
+        assert_eq!(watch.pass(240, 120, 1).long_still, only);
+        assert_eq!(watch.pass(2, 1, 2), quiet);
     }
 
     #[test]
-    fn a_cell_that_was_never_read_stands_still() {
+    fn a_pulse_that_never_beat_does_not_stop() {
         let mut watch = Watch::new();
-        watch.pass(2, 1, None);
-        assert!(watch.pass(78, 39, None).still.is_empty());
-        assert_eq!(watch.pass(2, 1, None).still, CellSet::only(watch.cell));
-        let shown = watch.pass(2, 1, Some(0));
-        assert_eq!(shown, PulseFindings::default(), "it begins");
+        assert!(watch.pass(500, 250, 0).still.is_empty());
+        watch.pass(2, 1, 1);
+        assert_eq!(watch.pass(82, 41, 1).still, CellSet::only(watch.cell));
     }
 
     #[test]
     fn a_watcher_that_was_away_accuses_nobody() {
         let mut watch = Watch::new();
-        watch.pass(2, 1, Some(1));
-        let found = watch.pass(50, 1, Some(1));
+        watch.pass(2, 1, 1);
+        let found = watch.pass(50, 1, 1);
         assert!(found.still.is_empty());
         assert_eq!(found.unsteady, CellSet::only(watch.cell), "but it noted it");
     }
@@ -178,13 +171,13 @@ mod tests {
     #[test]
     fn only_what_moves_in_the_probe_proves_life() {
         let mut watch = Watch::new();
-        watch.pass(2, 1, Some(7));
-        watch.pass(2, 1, Some(8));
+        watch.pass(2, 1, 7);
+        watch.pass(2, 1, 8);
         assert!(watch.monitor.is_proven(watch.cell));
         watch.monitor.begin_probe();
-        watch.pass(2, 1, Some(8));
+        watch.pass(2, 1, 8);
         assert!(!watch.monitor.is_proven(watch.cell));
-        watch.pass(2, 1, Some(9));
+        watch.pass(2, 1, 9);
         assert!(watch.monitor.is_proven(watch.cell));
         watch.monitor.forget(watch.cell);
         assert!(!watch.monitor.is_proven(watch.cell));

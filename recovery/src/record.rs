@@ -136,7 +136,7 @@ pub enum RecordError {
     /// It was being written at every try. Speaks against nobody; if it stays so, its owner's pulse
     /// stands still.
     Torn,
-    /// There is no record (yet). The same holds.
+    /// There is no record (yet). Speaks against nobody.
     Absent,
     /// It is another life's. Speaks against nobody: the new life has not published yet.
     Stale(Incarnation),
