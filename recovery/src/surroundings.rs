@@ -83,8 +83,7 @@ pub trait Surroundings<const CELLS: usize> {
         into: &mut RecordCopy<CELLS>,
     ) -> Result<(), RecordError>;
 
-    /// A number that a *thread* of this cell raises every few ticks while the cell is
-    /// healthy.
+    /// A number that a *thread* of this cell raises every few ticks while the cell is healthy.
     fn progress(&mut self) -> u64;
     /// The next hint of the kernel's own; usually [`crate::HintBox::take`].
     fn take_hint(&mut self) -> Option<Hint>;

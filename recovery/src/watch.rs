@@ -263,11 +263,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         }
         let threads_only = findings.still.minus(clock_still);
         self.hint_all(threads_only, HintReason::PulseStill);
-        let doubtless = findings.long_still.without(self.me).minus(clock_still);
-        self.insist(doubtless.intersection(read), HintReason::PulseStill);
+        let doubtless = findings.long_still.minus(clock_still).intersection(read);
+        self.insist(doubtless, HintReason::PulseStill);
     }
 
-    /// Raises what is never held back.
+    /// Raises what is never held back; about others only.
     fn insist(&mut self, suspects: CellSet, reason: HintReason) {
         for suspect in suspects.iter() {
             // A probe of it that is under way answers this too; taken up again at each step, it
