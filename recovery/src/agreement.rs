@@ -50,7 +50,7 @@ use crate::flooding::{Flooding, RoundEnd};
 use crate::hint::Hint;
 use crate::machine::{Pace, Recovery, Sightings};
 use crate::opinion::{Alert, Opinion};
-use crate::record::{Ballot, Phase, RecordCopy};
+use crate::record::{Ballot, Part, Phase, RecordCopy};
 use crate::surroundings::{Surroundings, VoteAnswer};
 use crate::timing::Moment;
 
@@ -153,6 +153,14 @@ impl<const CELLS: usize> Agreement<CELLS> {
         self.attempts > CONTESTED_ATTEMPTS
     }
 
+    /// How much of the others' records the attempt needs: their opinions, until ours are final.
+    pub(crate) const fn needed(&self) -> Part {
+        match self.phase {
+            Phase::Probe | Phase::Flood => Part::Whole,
+            Phase::Idle | Phase::Vote | Phase::Closed => Part::Head,
+        }
+    }
+
     /// Takes over what a peer's record says about the attempt.
     pub(crate) fn look_at(
         &mut self,
@@ -178,7 +186,7 @@ impl<const CELLS: usize> Agreement<CELLS> {
             sightings.left = sightings.left.with(peer);
             return;
         }
-        if self.phase != Phase::Vote {
+        if self.needed() == Part::Whole {
             self.flooding.merge(me, peer, record);
         }
         if record.phase.is_final() {
@@ -310,7 +318,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         let gone = self.live.minus(alive);
         let suspects = self
             .watch
-            .noticed(self.now().at)
+            .noticed(self.live, self.now().at)
             .union(self.agreement.accused)
             .union(gone);
         let suspects = suspects.intersection(self.live);

@@ -110,6 +110,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
         timing: &Timing,
     ) -> ClockFindings {
         let mut findings = ClockFindings::default();
+        let half = timing.hint / 2;
         for track in &mut self.tracks[..self.used] {
             let Some(cell) = track.cell.filter(|&cell| watched.contains(cell)) else {
                 continue;
@@ -117,7 +118,7 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
             if track.word.stood(timing.hint, now, timing) {
                 findings.still = findings.still.with(cell);
             }
-            if track.word.age(now) >= timing.hint / 2 {
+            if track.word.age(now) >= half {
                 findings.unsteady = findings.unsteady.with(cell);
             }
             if track.is_nonsense(now.at, timing) {
@@ -138,7 +139,8 @@ impl<const CELLS: usize, const CPUS: usize> ClockMonitor<CELLS, CPUS> {
 
     /// Cells of `watched` with a word that stood still beyond doubt.
     pub(crate) fn long_still(&self, watched: CellSet, now: Moment, timing: &Timing) -> CellSet {
-        let is_long = |track: &Track| track.word.stood(timing.hint * BEYOND_DOUBT, now, timing);
+        let long = timing.hint * BEYOND_DOUBT;
+        let is_long = |track: &Track| track.word.stood(long, now, timing);
         let of_watched = |track: &Track| track.cell.filter(|&cell| watched.contains(cell));
         let cells = self
             .seen()

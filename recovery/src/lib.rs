@@ -61,6 +61,6 @@ pub use discard::{DiscardCounts, FrameFacts, Verdict};
 pub use hint::{Hint, HintBox, HintReason};
 pub use machine::{CellRecovery, Pace, Recovery, Start};
 pub use patience::Patience;
-pub use record::{CellRecordCopy, RecordCopy, RecordError, RecoveryRecord};
+pub use record::{CellRecordCopy, Part, RecordCopy, RecordError, RecoveryRecord};
 pub use surroundings::{ReadFailure, RebootAnswer, Surroundings, VoteAnswer};
 pub use timing::Timing;

@@ -313,11 +313,12 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         let mut sightings = Sightings::default();
         let own = self.newer_than();
         self.pulses.observe(self.me, s.progress(), self.now());
+        let part = self.agreement.needed();
         let mut record = RecordCopy::EMPTY;
         for peer in self.live.without(self.me).iter() {
             let incarnation = s.incarnation(peer);
             let read = s
-                .read_record(peer, &mut record)
+                .read_record(peer, part, &mut record)
                 .and_then(|()| record.validate(peer, incarnation));
             match read {
                 Ok(()) => self.look_at(own, peer, &record, &mut sightings),

@@ -7,8 +7,8 @@
 //! clocks.
 //!
 //! # Invariants
-//! 1. A pulse that never beat (0) cannot stop: a cell of one CPU that boots on a slow machine runs
-//!    other threads first.
+//! 1. A pulse that never beat (0) is not watched, so it can neither stop nor be unsteady: a cell of
+//!    one CPU that boots on a slow machine runs other threads first.
 //!
 //! # Not guaranteed
 //! That every thread of a cell runs: the pulse is one, on one CPU at a time.
@@ -47,30 +47,40 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
 
     /// Takes the newest progress word of `cell`.
     pub(crate) fn observe(&mut self, cell: CellId, progress: u64, now: Moment) {
-        let pulse = &mut self.pulses[cell.index()];
-        pulse
-            .get_or_insert(Motion::starting(progress, now))
-            .observe(progress, now);
+        match &mut self.pulses[cell.index()] {
+            Some(pulse) => {
+                pulse.observe(progress, now);
+            }
+            unwatched if progress != 0 => *unwatched = Some(Motion::starting(progress, now)),
+            _ => {}
+        }
     }
 
     /// Judges the pulses of `watched`.
     pub(crate) fn judge(&self, watched: CellSet, now: Moment, timing: &Timing) -> PulseFindings {
-        let cells = |is_so: &dyn Fn(&Motion) -> bool| -> CellSet {
-            let is_found = |cell: &CellId| self.pulses[cell.index()].as_ref().is_some_and(is_so);
-            watched.iter().filter(is_found).collect()
-        };
-        let stood = |span: Duration| cells(&|pulse| has_stopped(pulse, span, now, timing));
+        let half = timing.pulse / 2;
+        let unsteady = self.those(watched, |pulse| pulse.age(now) >= half);
+        let stood = |span: Duration| self.those(unsteady, |pulse| pulse.stood(span, now, timing));
         PulseFindings {
             still: stood(timing.pulse),
             long_still: stood(timing.pulse.saturating_mul(BEYOND_DOUBT)),
-            unsteady: cells(&|pulse| pulse.age(now) >= timing.pulse / 2),
+            unsteady,
         }
+    }
+
+    /// The cells of `cells` whose pulse `is_so`.
+    fn those(&self, cells: CellSet, is_so: impl Fn(&Motion) -> bool) -> CellSet {
+        let pulse_of = |cell: CellId| self.pulses[cell.index()].as_ref();
+        let found = cells
+            .iter()
+            .filter(|&cell| pulse_of(cell).is_some_and(&is_so));
+        found.collect()
     }
 
     /// Whether the pulse of `cell` stands still.
     pub(crate) fn is_still(&self, cell: CellId, now: Moment, timing: &Timing) -> bool {
         let pulse = self.pulses[cell.index()].as_ref();
-        pulse.is_some_and(|pulse| has_stopped(pulse, timing.pulse, now, timing))
+        pulse.is_some_and(|pulse| pulse.stood(timing.pulse, now, timing))
     }
 
     /// From here on, movement counts as proof of life.
@@ -90,11 +100,6 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
     pub(crate) fn forget(&mut self, cell: CellId) {
         self.pulses[cell.index()] = None;
     }
-}
-
-/// Whether a pulse beat once (invariant 1) and stood still for `span` since.
-fn has_stopped(pulse: &Motion, span: Duration, now: Moment, timing: &Timing) -> bool {
-    pulse.value() != 0 && pulse.stood(span, now, timing)
 }
 
 #[cfg(test)]
@@ -152,9 +157,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pulse_that_never_beat_does_not_stop() {
+    fn a_pulse_that_never_beat_is_not_watched() {
         let mut watch = Watch::new();
-        assert!(watch.pass(500, 250, 0).still.is_empty());
+        assert_eq!(watch.pass(500, 250, 0), PulseFindings::default());
         watch.pass(2, 1, 1);
         assert_eq!(watch.pass(82, 41, 1).still, CellSet::only(watch.cell));
     }

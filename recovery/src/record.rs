@@ -128,6 +128,15 @@ impl Stage {
     }
 }
 
+/// How much of a record is read. They are read at every tick, and opinions are most of one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// All but the opinions: the copy says that none is known.
+    Head,
+    /// All.
+    Whole,
+}
+
 /// Why a record is not used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RecordError {
@@ -192,15 +201,16 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
         opinions: [Opinion::NONE; CELLS],
     };
 
-    /// Copies a record into this one. `copy_words` copies words of the page from the given index
-    /// on, by careful reference. In place, for records are read at every tick and most of one is
-    /// room for opinions that nobody has.
+    /// Copies `part` of a record into this one. `copy_words` copies words of the page from the
+    /// given index on, by careful reference. In place, for most of a copy is room for opinions that
+    /// nobody has.
     ///
     /// # Errors
     /// See [`RecordError`]; whose record it is, is not checked here. What this copy holds after an
     /// error means nothing.
     pub fn read(
         &mut self,
+        part: Part,
         mut copy_words: impl FnMut(usize, &mut [u64]) -> Result<(), ReadFailure>,
     ) -> Result<(), RecordError> {
         for _ in 0..READ_TRIES_MAX {
@@ -210,13 +220,19 @@ impl<const CELLS: usize> RecordCopy<CELLS> {
             if version == 0 {
                 return Err(RecordError::Absent);
             }
-            let opinions = self.read_opinions(CellSet(head[8]), &mut copy_words)?;
+            let opinions = match part {
+                Part::Head => Some(()),
+                Part::Whole => self.read_opinions(CellSet(head[8]), &mut copy_words)?,
+            };
             // The copy is complete before the version is looked at again (invariant 2).
             fence(Ordering::Acquire);
             let mut again = [0];
             copy_words(0, &mut again).map_err(RecordError::Unreadable)?;
             if version.is_multiple_of(2) && again[0] == version {
                 let decoded = opinions.and_then(|()| self.decode_head(&head));
+                if part == Part::Head {
+                    self.known = CellSet::EMPTY;
+                }
                 return decoded.ok_or(RecordError::Nonsense);
             }
         }
@@ -396,13 +412,17 @@ mod tests {
         }
     }
 
-    fn read(record: &RecoveryRecord) -> Result<RecordCopy<4>, RecordError> {
+    fn read_part(part: Part, record: &RecoveryRecord) -> Result<RecordCopy<4>, RecordError> {
         let mut copy = RecordCopy::EMPTY;
-        copy.read(|first, to| {
+        copy.read(part, |first, to| {
             record.copy_words(first, to);
             Ok(())
         })?;
         Ok(copy)
+    }
+
+    fn read(record: &RecoveryRecord) -> Result<RecordCopy<4>, RecordError> {
+        read_part(Part::Whole, record)
     }
 
     #[test]
@@ -423,6 +443,18 @@ mod tests {
     }
 
     #[test]
+    fn a_head_has_no_opinions() {
+        let record = RecoveryRecord::new();
+        record.store(&sample(9));
+        let expected = RecordCopy {
+            known: CellSet::EMPTY,
+            opinions: RecordCopy::EMPTY.opinions,
+            ..sample(9)
+        };
+        assert_eq!(read_part(Part::Head, &record), Ok(expected));
+    }
+
+    #[test]
     fn a_record_whose_writer_died_is_torn() {
         let record = RecoveryRecord::new();
         record.store(&sample(1));
@@ -435,7 +467,7 @@ mod tests {
     #[test]
     fn an_unreadable_record_says_why() {
         let mut copy = RecordCopy::<4>::EMPTY;
-        let read = copy.read(|_, _| Err(ReadFailure::BusError));
+        let read = copy.read(Part::Head, |_, _| Err(ReadFailure::BusError));
         assert_eq!(read, Err(RecordError::Unreadable(ReadFailure::BusError)));
     }
 
@@ -458,7 +490,7 @@ mod tests {
         #[test]
         fn no_page_makes_the_reader_panic(words in prop::collection::vec(any::<u64>(), 32)) {
             let mut copy = RecordCopy::<4>::EMPTY;
-            let _ = copy.read(|first, to| {
+            let _ = copy.read(Part::Whole, |first, to| {
                 for (offset, word) in to.iter_mut().enumerate() {
                     *word = words[(first + offset) % words.len()];
                 }
@@ -488,7 +520,7 @@ mod tests {
         fuzz::cases(&[&fuzz::bytes(&valid)], |bytes| {
             let words = fuzz::words(bytes);
             let mut copy = RecordCopy::<4>::EMPTY;
-            let outcome = copy.read(|first, to| {
+            let outcome = copy.read(Part::Whole, |first, to| {
                 for (offset, word) in to.iter_mut().enumerate() {
                     *word = words.get(first + offset).copied().unwrap_or(0);
                 }

@@ -58,6 +58,8 @@ struct VotedDown {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Strikes<const CELLS: usize> {
     alerts: [[Option<VotedDown>; ALERTS_KEPT]; CELLS],
+    /// Those of whom an alert is kept.
+    accusers: CellSet,
 }
 
 impl<const CELLS: usize> Strikes<CELLS> {
@@ -65,6 +67,7 @@ impl<const CELLS: usize> Strikes<CELLS> {
     pub(crate) const fn new() -> Self {
         Self {
             alerts: [[None; ALERTS_KEPT]; CELLS],
+            accusers: CellSet::EMPTY,
         }
     }
 
@@ -75,7 +78,7 @@ impl<const CELLS: usize> Strikes<CELLS> {
             let mut counts = alerts.map(|old| self.strikes(*accuser, old.alert, now, window));
             counts.any(|strikes| strikes >= STRIKES_MAX)
         };
-        CellSet::first(CELLS).iter().filter(is_convicted).collect()
+        self.accusers.iter().filter(is_convicted).collect()
     }
 
     /// Counts the alerts of an attempt that ended with `live`. Returns the accusers whose alert
@@ -113,6 +116,7 @@ impl<const CELLS: usize> Strikes<CELLS> {
     /// Forgets what is held against a cell: it begins a new life.
     pub(crate) fn forgive(&mut self, cell: CellId) {
         self.alerts[cell.index()] = [None; ALERTS_KEPT];
+        self.accusers = self.accusers.without(cell);
     }
 
     fn note(&mut self, accuser: CellId, new: VotedDown, timing: &Timing) {
@@ -124,6 +128,7 @@ impl<const CELLS: usize> Strikes<CELLS> {
         }
         alerts.rotate_right(1);
         alerts[0] = Some(new);
+        self.accusers = self.accusers.with(accuser);
     }
 }
 

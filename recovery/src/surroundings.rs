@@ -17,7 +17,7 @@ use cell::{CellId, CellSet, CpuId, Epoch, Incarnation, Instant};
 
 use crate::discard::DiscardCounts;
 use crate::hint::Hint;
-use crate::record::{RecordCopy, RecordError};
+use crate::record::{Part, RecordCopy, RecordError};
 
 /// Why another cell's memory could not be read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -73,13 +73,14 @@ pub trait Surroundings<const CELLS: usize> {
         show: &mut dyn FnMut(CpuId, u64),
     ) -> Result<(), ReadFailure>;
 
-    /// Copies another cell's record, by [`RecordCopy::read`].
+    /// Copies a part of another cell's record, by [`RecordCopy::read`].
     ///
     /// # Errors
     /// See [`RecordError`].
     fn read_record(
         &mut self,
         cell: CellId,
+        part: Part,
         into: &mut RecordCopy<CELLS>,
     ) -> Result<(), RecordError>;
 

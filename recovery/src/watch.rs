@@ -42,8 +42,9 @@ struct HeldBack {
 /// What is noted about each cell.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Watch<const CELLS: usize> {
-    /// Hints that no run has taken up yet.
+    /// Hints that no run has taken up yet, and about whom.
     pending: [Option<HintReason>; CELLS],
+    suspects: CellSet,
     /// Until when something odd is remembered.
     noticed_until: [Instant; CELLS],
     /// How much evidence was seen.
@@ -56,6 +57,7 @@ impl<const CELLS: usize> Watch<CELLS> {
     pub(crate) const fn new() -> Self {
         Self {
             pending: [None; CELLS],
+            suspects: CellSet::EMPTY,
             noticed_until: [Instant(0); CELLS],
             evidence_seen: [NEVER_LOOKED; CELLS],
             held_back: [HeldBack {
@@ -70,12 +72,10 @@ impl<const CELLS: usize> Watch<CELLS> {
         self.noticed_until[cell.index()] = until;
     }
 
-    /// The cells about which something odd is remembered.
-    pub(crate) fn noticed(&self, now: Instant) -> CellSet {
-        let cells = CellSet::first(CELLS).iter();
-        cells
-            .filter(|cell| now < self.noticed_until[cell.index()])
-            .collect()
+    /// The cells of `cells` about which something odd is remembered.
+    pub(crate) fn noticed(&self, cells: CellSet, now: Instant) -> CellSet {
+        let is_noticed = |cell: &CellId| now < self.noticed_until[cell.index()];
+        cells.iter().filter(is_noticed).collect()
     }
 
     /// Holds an alert back, and what waits of the same kind.
@@ -83,9 +83,10 @@ impl<const CELLS: usize> Watch<CELLS> {
         let held = &mut self.held_back[alert.suspect.index()];
         held.reasons |= alert.reason.bit();
         held.until = held.until.max(until);
-        let pending = &mut self.pending[alert.suspect.index()];
-        if pending.is_some_and(|reason| !reason.is_proof() && held.reasons & reason.bit() != 0) {
-            *pending = None;
+        let reasons = held.reasons;
+        let pending = self.pending[alert.suspect.index()];
+        if pending.is_some_and(|reason| !reason.is_proof() && reasons & reason.bit() != 0) {
+            self.drop_pending(alert.suspect);
         }
     }
 
@@ -100,13 +101,18 @@ impl<const CELLS: usize> Watch<CELLS> {
 
     pub(crate) fn take_pending(&mut self) -> Option<Hint> {
         let hint = self.pending().next()?;
-        self.pending[hint.suspect.index()] = None;
+        self.drop_pending(hint.suspect);
         Some(hint)
+    }
+
+    fn drop_pending(&mut self, suspect: CellId) {
+        self.pending[suspect.index()] = None;
+        self.suspects = self.suspects.without(suspect);
     }
 
     /// Forgets a cell: it is gone, or begins a new life.
     pub(crate) fn forget(&mut self, cell: CellId) {
-        self.pending[cell.index()] = None;
+        self.drop_pending(cell);
         self.noticed_until[cell.index()] = Instant(0);
         self.held_back[cell.index()] = HeldBack {
             reasons: 0,
@@ -115,7 +121,7 @@ impl<const CELLS: usize> Watch<CELLS> {
     }
 
     fn pending(&self) -> impl Iterator<Item = Hint> {
-        CellSet::first(CELLS).iter().filter_map(|suspect| {
+        self.suspects.iter().filter_map(|suspect| {
             self.pending[suspect.index()].map(|reason| Hint { suspect, reason })
         })
     }
@@ -131,6 +137,7 @@ impl<const CELLS: usize> Watch<CELLS> {
 
     pub(crate) fn put(&mut self, hint: Hint) {
         self.pending[hint.suspect.index()].get_or_insert(hint.reason);
+        self.suspects = self.suspects.with(hint.suspect);
     }
 }
 

@@ -10,7 +10,7 @@ use cell::standing::CpuState;
 use cell::trace::Event;
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Epoch, Incarnation, Instant};
 use recovery::{
-    DiscardCounts, Hint, ReadFailure, RebootAnswer, RecordCopy, RecordError, RecoveryRecord,
+    DiscardCounts, Hint, Part, ReadFailure, RebootAnswer, RecordCopy, RecordError, RecoveryRecord,
     Surroundings, VoteAnswer,
 };
 
@@ -79,11 +79,12 @@ impl Surroundings<CELLS_MAX> for KernelSurroundings {
     fn read_record(
         &mut self,
         cell: CellId,
+        part: Part,
         into: &mut RecordCopy<CELLS_MAX>,
     ) -> Result<(), RecordError> {
         let reader = careful::reader_of_current(cell);
         let record = reader.public(RECOVERY_OFFSET);
-        into.read(|first, words| {
+        into.read(part, |first, words| {
             let from = record.plus(first as u64 * size_of::<u64>() as u64);
             reader
                 .copy(from, words)

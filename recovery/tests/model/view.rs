@@ -6,7 +6,7 @@ use cell::parameters::Discard;
 use cell::trace::Event;
 use cell::{CELLS_MAX, CellId, CellSet, CpuId, Epoch, Incarnation, Instant};
 use recovery::{
-    DiscardCounts, Hint, ReadFailure, RebootAnswer, RecordCopy, RecordError, Surroundings,
+    DiscardCounts, Hint, Part, ReadFailure, RebootAnswer, RecordCopy, RecordError, Surroundings,
     VoteAnswer,
 };
 
@@ -102,7 +102,12 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
         Ok(())
     }
 
-    fn read_record(&mut self, cell: CellId, into: &mut RecordCopy<N>) -> Result<(), RecordError> {
+    fn read_record(
+        &mut self,
+        cell: CellId,
+        part: Part,
+        into: &mut RecordCopy<N>,
+    ) -> Result<(), RecordError> {
         if self.hidden.contains(cell) {
             return Err(RecordError::Torn);
         }
@@ -110,6 +115,9 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
             return Err(RecordError::Unreadable(ReadFailure::BusError));
         }
         *into = self.other(cell).record.ok_or(RecordError::Absent)?;
+        if part == Part::Head {
+            into.known = CellSet::EMPTY;
+        }
         Ok(())
     }
 
