@@ -21,6 +21,11 @@
 //! comes back with the next attempt. So epochs, of which there are `EPOCHS_MAX`, are spent on
 //! changes only, and a noisy host cannot use them up.
 //!
+//! # Those who have just joined
+//! A probe ends when its time is over, but not as long as somebody of whom nothing is proven is new
+//! in the live set: somebody else's false alarm would otherwise end a life that has hardly begun.
+//! A real death in that time is found so much later.
+//!
 //! # Following the others
 //! From rest a cell joins any newer attempt. In the middle of one it does not run after a single
 //! other cell, or a babbler that starts one attempt after the other could keep everybody from ever
@@ -312,7 +317,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         let expired = self
             .timing
             .expired(self.agreement.began, self.now(), self.timing.probe);
-        if !open.is_empty() && !expired {
+        let is_early = !expired || open.iter().any(|cell| self.is_new(cell));
+        if !open.is_empty() && is_early {
             return Pace::Waiting;
         }
         let gone = self.live.minus(alive);
@@ -403,7 +409,6 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             }
             self.agreement.has_voted = true;
             match s.vote(epoch, proposal) {
-                // The next step follows the membership.
                 VoteAnswer::Sealed => return Pace::Advanced,
                 VoteAnswer::Missing => {}
                 VoteAnswer::Refused => self.agreement.has_voted = false,

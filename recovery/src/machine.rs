@@ -355,7 +355,11 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
 
     /// Advances agreement, as far as what was read allows.
     fn agree<S: Surroundings<CELLS>>(&mut self, s: &mut S, sightings: &mut Sightings) -> Pace {
-        if self.live.len() < 2 || self.is_settling(s) {
+        let booting = self.booting(s);
+        for cell in booting.iter() {
+            self.note_joined(cell);
+        }
+        if self.live.len() < 2 || !booting.is_empty() {
             return Pace::Idle;
         }
         let mut pace = self.follow_attempts(s, sightings);
@@ -368,20 +372,23 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         for _ in 0..TRANSITIONS_MAX {
             let one = self.advance_agreement(s, sightings);
             pace = pace.max(one);
-            if one != Pace::Advanced || self.agreement.ballot != ballot {
+            let is_over = self.agreement.ballot != ballot || s.membership().0 > self.seen;
+            if one != Pace::Advanced || is_over {
                 break;
             }
         }
         pace
     }
 
-    /// Whether a live cell has not finished the first boot of the machine yet. It could not take
-    /// part.
-    fn is_settling<S: Surroundings<CELLS>>(&self, s: &S) -> bool {
-        !self
-            .timing
-            .expired(self.started, self.now(), self.timing.boot)
-            && !self.live.iter().all(|cell| is_up(s, cell))
+    /// The live cells that have not finished the first boot of the machine yet, and may still. They
+    /// could not take part.
+    fn booting<S: Surroundings<CELLS>>(&self, s: &S) -> CellSet {
+        let booting: CellSet = self.live.iter().filter(|&cell| !is_up(s, cell)).collect();
+        let timing = &self.timing;
+        if booting.is_empty() || timing.expired(self.started, self.now(), timing.boot) {
+            return CellSet::EMPTY;
+        }
+        booting
     }
 
     fn publish<S: Surroundings<CELLS>>(&mut self, s: &mut S) {

@@ -3,9 +3,9 @@
 //! # Invariants
 //! 1. It stood still for a span only if it did not move in that time *and* this cell looked often
 //!    enough ([`crate::timing`], invariant 1).
-//! 2. What was read before a probe began proves nothing in that probe. What was read first in it,
-//!    and differs, does: it may have moved just before, so that a cell which dies at that moment is
-//!    found alive once more.
+//! 2. What was read before a probe began proves nothing in that probe. What is read first in it,
+//!    and differs, does: it moved since it was last read, perhaps before the probe began, so that a
+//!    cell which died in between is found alive once more.
 
 use core::time::Duration;
 

@@ -7,11 +7,13 @@
 //! clocks.
 //!
 //! # Invariants
-//! 1. A pulse that never beat (0) is not watched, so it can neither stop nor be unsteady: a cell of
-//!    one CPU that boots on a slow machine runs other threads first.
+//! 1. A pulse that never beat (0, or no record to read it from) has the time of a boot for its
+//!    first beat: a cell of one CPU that boots on a slow machine runs other threads first. In a
+//!    probe it counts as any other that does not move.
 //!
 //! # Not guaranteed
-//! That every thread of a cell runs: the pulse is one, on one CPU at a time.
+//! That every thread of a cell runs: the pulse is one, on one CPU at a time. That a cell means it:
+//! whatever raises the word passes for threads.
 
 use core::time::Duration;
 
@@ -47,40 +49,38 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
 
     /// Takes the newest progress word of `cell`.
     pub(crate) fn observe(&mut self, cell: CellId, progress: u64, now: Moment) {
-        match &mut self.pulses[cell.index()] {
-            Some(pulse) => {
-                pulse.observe(progress, now);
-            }
-            unwatched if progress != 0 => *unwatched = Some(Motion::starting(progress, now)),
-            _ => {}
-        }
+        self.pulse_of(cell, now).observe(progress, now);
     }
 
     /// Judges the pulses of `watched`.
-    pub(crate) fn judge(&self, watched: CellSet, now: Moment, timing: &Timing) -> PulseFindings {
-        let half = timing.pulse / 2;
-        let unsteady = self.those(watched, |pulse| pulse.age(now) >= half);
-        let stood = |span: Duration| self.those(unsteady, |pulse| pulse.stood(span, now, timing));
-        PulseFindings {
-            still: stood(timing.pulse),
-            long_still: stood(timing.pulse.saturating_mul(BEYOND_DOUBT)),
-            unsteady,
+    pub(crate) fn judge(
+        &mut self,
+        watched: CellSet,
+        now: Moment,
+        timing: &Timing,
+    ) -> PulseFindings {
+        let mut findings = PulseFindings::default();
+        for cell in watched.iter() {
+            let pulse = self.pulse_of(cell, now);
+            let span = span_of(pulse, timing);
+            if pulse.age(now) < span / 2 {
+                continue;
+            }
+            findings.unsteady = findings.unsteady.with(cell);
+            if pulse.stood(span, now, timing) {
+                findings.still = findings.still.with(cell);
+            }
+            if pulse.stood(span.saturating_mul(BEYOND_DOUBT), now, timing) {
+                findings.long_still = findings.long_still.with(cell);
+            }
         }
-    }
-
-    /// The cells of `cells` whose pulse `is_so`.
-    fn those(&self, cells: CellSet, is_so: impl Fn(&Motion) -> bool) -> CellSet {
-        let pulse_of = |cell: CellId| self.pulses[cell.index()].as_ref();
-        let found = cells
-            .iter()
-            .filter(|&cell| pulse_of(cell).is_some_and(&is_so));
-        found.collect()
+        findings
     }
 
     /// Whether the pulse of `cell` stands still.
     pub(crate) fn is_still(&self, cell: CellId, now: Moment, timing: &Timing) -> bool {
         let pulse = self.pulses[cell.index()].as_ref();
-        pulse.is_some_and(|pulse| pulse.stood(timing.pulse, now, timing))
+        pulse.is_some_and(|pulse| pulse.stood(span_of(pulse, timing), now, timing))
     }
 
     /// From here on, movement counts as proof of life.
@@ -99,6 +99,20 @@ impl<const CELLS: usize> PulseMonitor<CELLS> {
     /// Forgets a cell: it is gone, or begins a new life.
     pub(crate) fn forget(&mut self, cell: CellId) {
         self.pulses[cell.index()] = None;
+    }
+
+    /// What is known of the pulse of `cell`; from now on, if nothing was.
+    fn pulse_of(&mut self, cell: CellId, now: Moment) -> &mut Motion {
+        self.pulses[cell.index()].get_or_insert(Motion::starting(0, now))
+    }
+}
+
+/// For which a pulse may stand still (invariant 1).
+fn span_of(pulse: &Motion, timing: &Timing) -> Duration {
+    if pulse.value() == 0 {
+        timing.boot
+    } else {
+        timing.pulse
     }
 }
 
@@ -131,7 +145,8 @@ mod tests {
                 self.monitor.observe(self.cell, progress, self.now);
             }
             let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
-            self.monitor.judge(CellSet::first(2), self.now, &timing)
+            let watched = CellSet::only(self.cell);
+            self.monitor.judge(watched, self.now, &timing)
         }
     }
 
@@ -157,11 +172,39 @@ mod tests {
     }
 
     #[test]
-    fn a_pulse_that_never_beat_is_not_watched() {
+    fn the_first_beat_may_take_as_long_as_a_boot() {
         let mut watch = Watch::new();
-        assert_eq!(watch.pass(500, 250, 0), PulseFindings::default());
-        watch.pass(2, 1, 1);
+        watch.pass(2, 1, 0);
+        assert_eq!(watch.pass(1498, 749, 0), PulseFindings::default());
+        assert!(watch.pass(1500, 750, 0).still.is_empty());
+        assert_eq!(watch.pass(2, 1, 0).still, CellSet::only(watch.cell));
+        assert!(watch.pass(2, 1, 1).still.is_empty());
         assert_eq!(watch.pass(82, 41, 1).still, CellSet::only(watch.cell));
+    }
+
+    #[test]
+    fn a_cell_that_shows_no_pulse_is_found_as_well() {
+        let mut watch = Watch::new();
+        let timing = Timing::from_settings(&Parameters::DEFAULT.settings);
+        let silent = CellSet::only(CellId::FIRST);
+        let mut still_after = |milliseconds, progress| {
+            watch.pass(milliseconds, milliseconds / 2, progress);
+            watch.monitor.judge(silent, watch.now, &timing).still
+        };
+        assert_eq!(still_after(4000, 1), CellSet::EMPTY, "the first look");
+        assert_eq!(still_after(2900, 2), CellSet::EMPTY);
+        assert_eq!(still_after(100, 3), silent);
+    }
+
+    #[test]
+    fn the_first_beat_in_a_probe_proves_life() {
+        let mut watch = Watch::new();
+        watch.pass(2, 1, 0);
+        watch.monitor.begin_probe();
+        watch.pass(2, 1, 0);
+        assert!(!watch.monitor.is_proven(watch.cell));
+        watch.pass(2, 1, 1);
+        assert!(watch.monitor.is_proven(watch.cell));
     }
 
     #[test]

@@ -32,8 +32,8 @@ struct Return {
     reboots: u8,
     /// When we asked last; `None` if nothing is under way.
     asked: Option<Moment>,
-    /// When it last joined.
-    joined: Moment,
+    /// When it last joined, or was last seen in its first boot; `None` if it was here before.
+    joined: Option<Moment>,
     /// Whether its failure was recorded.
     given_up: bool,
 }
@@ -47,15 +47,11 @@ pub struct Returns<const CELLS: usize> {
 impl<const CELLS: usize> Returns<CELLS> {
     /// Nobody ever left.
     pub(crate) const fn new() -> Self {
-        let joined = Moment {
-            at: cell::Instant(0),
-            ticks: 0,
-        };
         Self {
             cells: [Return {
                 reboots: 0,
                 asked: None,
-                joined,
+                joined: None,
                 given_up: false,
             }; CELLS],
         }
@@ -66,22 +62,29 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
     /// Notes that `cell` was expelled.
     pub(crate) fn note_expelled(&mut self, cell: CellId) {
         let settled = self.timing.boot * SETTLED_BOOTS;
+        let (now, timing) = (self.now(), self.timing);
         let entry = &mut self.returns.cells[cell.index()];
         entry.asked = None;
-        if self
-            .timing
-            .expired(entry.joined, self.own_clock.now(), settled)
-        {
+        let was_up = |joined| timing.expired(joined, now, settled);
+        if entry.joined.is_none_or(was_up) {
             entry.reboots = 0;
         }
     }
 
-    /// Notes that `cell` joined.
+    /// Notes that `cell` joined, or is about to for the first time.
     pub(crate) fn note_joined(&mut self, cell: CellId) {
         let now = self.now();
         let entry = &mut self.returns.cells[cell.index()];
         entry.asked = None;
-        entry.joined = now;
+        entry.joined = Some(now);
+    }
+
+    /// Whether `cell` joined so lately that its threads may not have run yet. They have some other
+    /// things to do first, on a slow machine for longer than a probe takes.
+    pub(crate) fn is_new(&self, cell: CellId) -> bool {
+        let (now, span) = (self.now().at, self.timing.pulse * 2);
+        let joined = self.returns.cells[cell.index()].joined;
+        joined.is_some_and(|joined| now.since(joined.at) < span)
     }
 
     /// Does the master's duty, if it is ours and nothing else is going on.

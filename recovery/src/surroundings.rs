@@ -84,7 +84,8 @@ pub trait Surroundings<const CELLS: usize> {
         into: &mut RecordCopy<CELLS>,
     ) -> Result<(), RecordError>;
 
-    /// A number that a *thread* of this cell raises every few ticks while the cell is healthy.
+    /// A number that a *thread* of this cell raises every few ticks while the cell is healthy; 0
+    /// until it first runs.
     fn progress(&mut self) -> u64;
     /// The next hint of the kernel's own; usually [`crate::HintBox::take`].
     fn take_hint(&mut self) -> Option<Hint>;

@@ -252,16 +252,15 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             });
         }
         self.hint_all(findings.still, HintReason::ClockStill);
-        let others = watched.without(self.me);
-        let doubtless = self.clocks.long_still(others, now, &self.timing);
+        let doubtless = self.clocks.long_still(watched, now, &self.timing);
         self.insist(doubtless, HintReason::ClockStill);
         self.hint_all(findings.nonsense, HintReason::ClockNonsense);
         self.hint_all(unreachable, HintReason::BusError);
         findings.still
     }
 
-    /// Whose clock stands still is known to be in trouble, and whose record cannot be read may have
-    /// a pulse: others may read it.
+    /// Whose clock stands still is known to be in trouble. Whose record cannot be read here may
+    /// have a pulse that others can read: that is a hint, and never beyond doubt.
     fn look_at_pulses(&mut self, watched: CellSet, clock_still: CellSet, read: CellSet) {
         let now = self.now();
         let findings = self.pulses.judge(watched, now, &self.timing);
@@ -276,7 +275,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
 
     /// Raises what is never held back; about others only.
     fn insist(&mut self, suspects: CellSet, reason: HintReason) {
-        for suspect in suspects.iter() {
+        for suspect in suspects.without(self.me).iter() {
             // A probe of it that is under way answers this too; taken up again at each step, it
             // would never end.
             if self.is_news(suspect) {

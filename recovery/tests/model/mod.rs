@@ -53,6 +53,8 @@ pub(crate) struct Scenario<const N: usize> {
     /// Cells whose threads stop to run, at most, and for how many slots.
     pub(crate) thread_stalls: u8,
     pub(crate) thread_stall_slots: u32,
+    /// Slots after which the threads of a cell run that joins in its second life.
+    pub(crate) first_beat: u32,
     /// Steps that the discard of the last cell takes beyond the first.
     pub(crate) discard_steps: u32,
     /// Reads that may fail, at most.
@@ -76,6 +78,7 @@ impl<const N: usize> Scenario<N> {
             stall_slots: 1,
             thread_stalls: 0,
             thread_stall_slots: 1,
+            first_beat: 0,
             discard_steps: 0,
             missed_reads: 0,
             last_fault: 0,
@@ -179,6 +182,7 @@ impl<const N: usize> Model for Scenario<N> {
     fn init_states(&self) -> Vec<Self::State> {
         let mut world = World::new(self.characters);
         world.cells[N - 1].discard_steps = self.discard_steps;
+        world.first_beat = self.first_beat;
         let disturbed = None;
         vec![State {
             world,

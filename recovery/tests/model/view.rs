@@ -117,6 +117,7 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
         *into = self.other(cell).record.ok_or(RecordError::Absent)?;
         if part == Part::Head {
             into.known = CellSet::EMPTY;
+            into.opinions = RecordCopy::EMPTY.opinions;
         }
         Ok(())
     }
@@ -124,6 +125,9 @@ impl<const N: usize> Surroundings<N> for View<'_, N> {
     fn progress(&mut self) -> u64 {
         let slot = self.world.slot;
         let (from, to) = self.own().threads_away;
+        if slot < self.own().first_beat {
+            return 0;
+        }
         let is_away = (from..to).contains(&slot);
         u64::from(if is_away { from } else { slot })
     }

@@ -45,6 +45,9 @@ pub(crate) const TIMING: Timing = Timing {
 /// its seal, in between.
 pub(crate) const BOOT_SLOTS: u32 = 5;
 
+/// As the first beat of a cell's threads: they never run.
+pub(crate) const NEVER: u32 = u32::MAX;
+
 /// What a cell is like, in the whole run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Character {
@@ -111,12 +114,16 @@ pub(crate) struct Cell<const N: usize> {
     pub(crate) away_until: u32,
     /// From the first slot to the second its threads do not run, though it does.
     pub(crate) threads_away: (u32, u32),
+    /// In this slot its threads run for the first time.
+    pub(crate) first_beat: u32,
 }
 
 /// The whole machine.
 #[derive(Clone, PartialEq, Hash, Debug)]
 pub(crate) struct World<const N: usize> {
     pub(crate) timing: Timing,
+    /// Slots after which the threads of a cell run that joins in its second life.
+    pub(crate) first_beat: u32,
     pub(crate) slot: u32,
     /// Cells that had their step in this slot.
     pub(crate) done: CellSet,
@@ -157,6 +164,7 @@ impl<const N: usize> World<N> {
             faltered: false,
             away_until: 0,
             threads_away: (0, 0),
+            first_beat: 0,
         });
         let is_fast = |character: &Character| matches!(character, Character::Fast(_));
         let rate = if characters.iter().any(is_fast) {
@@ -166,6 +174,7 @@ impl<const N: usize> World<N> {
         };
         let mut world = Self {
             timing: Timing { rate, ..TIMING },
+            first_beat: 0,
             slot: 1,
             done: CellSet::EMPTY,
             cells,
@@ -205,6 +214,7 @@ impl<const N: usize> World<N> {
             cell.machine.is_at_rest()
                 && !cell.holds_work
                 && cell.quarantined_by.intersection(self.live()).is_empty()
+                && cell.first_beat != NEVER
                 && cell.machine.membership() == (self.epoch(), self.live())
         };
         self.up().is_empty() || self.live() == self.up() && self.live().iter().all(is_calm)
@@ -332,6 +342,11 @@ impl<const N: usize> World<N> {
         }
         self.history.push(self.live().with(cell));
         let entry = &mut self.cells[cell.index()];
+        let beat_after = if entry.incarnation == Incarnation(2) {
+            self.first_beat
+        } else {
+            0
+        };
         entry.state = CellState::Live;
         entry.clock = 1;
         entry.accused = None;
@@ -339,8 +354,9 @@ impl<const N: usize> World<N> {
         entry.owes = [None; N];
         entry.discarded = CellSet::EMPTY;
         entry.holds_work = false;
-        entry.faltered = false;
+        entry.faltered = beat_after == NEVER;
         entry.threads_away = (0, 0);
+        entry.first_beat = self.slot.saturating_add(beat_after);
         self.start(cell);
     }
 
