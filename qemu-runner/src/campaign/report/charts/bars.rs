@@ -118,8 +118,8 @@ fn bars(
 
 /// How many digits after the point tell about ten numbers up to `most` apart.
 fn digits(most: f64) -> usize {
-    let enough = |digits: &i32| 10_f64.powi(1 - digits) <= most;
-    (0..6).find(enough).unwrap_or(6) as usize
+    let enough = |digits: &u8| 10_f64.powi(1 - i32::from(*digits)) <= most;
+    (0..6).find(enough).unwrap_or(6).into()
 }
 
 type Chart<'a, 'b, X> = ChartContext<'a, SVGBackend<'b>, X>;
