@@ -109,9 +109,12 @@ fn what_a_campaign_file_lacks_is_said() {
     let head = "schema = \"hive-campaign/1\"\n[campaign]\nname = \"a\"\npurpose = \"b\"\n";
     std::fs::write(&path, head).unwrap();
     assert!(said(&check).contains("expected at least one [[fault]]"));
-    let fault = "[[fault]]\nid = \"f\"\nmodel = \"mem.burst\"\ntarget = { cell = 1 }\n\
-                 object = \"no::SUCH\"\nwhen = { work_ms = 1 }\n";
-    std::fs::write(&path, format!("{head}{fault}")).unwrap();
+    let fault = |model: &str, object: &str| {
+        let target = "target = { cell = 1 }\nwhen = { work_ms = 1 }";
+        format!("[[fault]]\nid = \"f\"\nmodel = \"{model}\"\n{target}\n{object}")
+    };
+    let object = fault("mem.burst", "object = \"no::SUCH\"\n");
+    std::fs::write(&path, format!("{head}{object}")).unwrap();
     let output = hive(&check);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -124,6 +127,6 @@ fn what_a_campaign_file_lacks_is_said() {
     assert!(refused.contains("campaign.toml"), "{refused}");
     let mode = "[machine]\nfirewall = \"ept\"\n";
     let head = head.replace("purpose", "mode = \"deterministic\"\npurpose");
-    std::fs::write(&path, format!("{head}{mode}{fault}")).unwrap();
+    std::fs::write(&path, format!("{head}{mode}{}", fault("sw.panic", ""))).unwrap();
     assert!(said(&check).contains("line 7: firewall: "));
 }

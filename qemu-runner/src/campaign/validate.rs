@@ -115,8 +115,8 @@ pub fn check_accelerator(
     let keys = campaign.machine.get_ref();
     let refused = |_| {
         let at = keys.firewall.span().start;
-        let problem = "QEMU without KVM has no VMX, and deterministic runs have no KVM; expected \
-                       auto, npt, paging or off, or mode realtime on an Intel host with nested KVM";
+        let problem = "QEMU without KVM has no VMX, and only mode realtime may have KVM; expected \
+                       auto, npt, paging or off, or an Intel host with nested KVM";
         Problem::at(text, at, problem)
     };
     keys.machine().check_firewall(accelerator).map_err(refused)
