@@ -307,8 +307,8 @@ fn has_faults(path: &Path, finished: &Finished) -> Result<()> {
 /// Compares.
 ///
 /// # Errors
-/// [`Error::Usage`] if a directory holds no campaign or no finished run, or the two have no class in
-/// common.
+/// [`Error::Usage`] if a directory holds no campaign or no finished run with a fault, or the two
+/// have no class in common.
 pub fn command(arguments: &CompareArguments, format: Format) -> Result<Ending> {
     let read = |path: &Path| {
         let finished = directory::read(path)?;
