@@ -99,10 +99,7 @@ pub fn images(arguments: &ImageArguments, progress: &mut Progress) -> Result<Ima
 pub fn program(emulator: EmulatorArgument, machine: &Machine, mode: Mode) -> Result<Program> {
     match (emulator, mode) {
         (EmulatorArgument::Qemu, _) => {
-            let accelerator = match mode {
-                Mode::Realtime => Accelerator::choose(),
-                Mode::Deterministic => Accelerator::Tcg,
-            };
+            let accelerator = Accelerator::for_mode(mode);
             machine.check_firewall(accelerator)?;
             machine.check()?;
             Ok(Program::Qemu {

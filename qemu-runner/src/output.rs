@@ -20,14 +20,26 @@ pub enum Format {
     Json,
 }
 
-/// One line of progress, rewritten in place; silent where stderr is not a terminal.
+/// How progress is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Style {
+    /// A line that is rewritten in place, on a terminal.
+    Rewritten,
+    /// A line for each thing that is finished, in a file or a pipe.
+    Lines,
+    /// Not at all.
+    Silent,
+}
+
+/// Progress on stderr: one line, rewritten in place; or, where that is no terminal, a line for each
+/// thing that is finished.
 #[derive(Debug)]
 pub struct Progress {
     /// What the line says now.
     shown: String,
     /// What every line begins with.
     title: String,
-    terminal: bool,
+    style: Style,
 }
 
 impl Progress {
@@ -36,7 +48,11 @@ impl Progress {
         Self {
             shown: String::new(),
             title: String::new(),
-            terminal: stderr().is_terminal(),
+            style: if stderr().is_terminal() {
+                Style::Rewritten
+            } else {
+                Style::Lines
+            },
         }
     }
 
@@ -45,7 +61,7 @@ impl Progress {
         Self {
             shown: String::new(),
             title: String::new(),
-            terminal: false,
+            style: Style::Silent,
         }
     }
 
@@ -57,12 +73,23 @@ impl Progress {
 
     /// Shows what is being done now.
     pub fn step(&mut self, text: &str) {
-        if self.terminal && self.shown != text {
+        if self.style == Style::Rewritten && self.shown != text {
             eprint!("\r\x1b[K{}{text}", self.title);
             // Progress that cannot be shown is no reason to stop.
             let _ = stderr().flush();
             text.clone_into(&mut self.shown);
         }
+    }
+
+    /// Says that something is finished, where no line that is rewritten shows it.
+    pub fn finished(&self, text: &str) {
+        if let Some(line) = self.line(text) {
+            eprintln!("{line}");
+        }
+    }
+
+    fn line<'a>(&self, text: &'a str) -> Option<&'a str> {
+        (self.style == Style::Lines).then_some(text)
     }
 
     /// Removes the line.
@@ -190,6 +217,17 @@ mod tests {
         assert!(has_no_reader(&writer));
         assert!(!has_no_reader(std::fs::File::open("/dev/null")?));
         Ok(())
+    }
+
+    #[test]
+    fn what_is_finished_is_told_where_no_line_is_rewritten() {
+        let told = |style: Style| {
+            let mut progress = Progress::silent();
+            progress.style = style;
+            progress.line("run 1").is_some()
+        };
+        let styles = [Style::Rewritten, Style::Lines, Style::Silent];
+        assert_eq!(styles.map(told), [false, true, false]);
     }
 
     #[test]

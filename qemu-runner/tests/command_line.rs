@@ -93,3 +93,40 @@ fn a_campaign_needs_a_directory_and_says_so_before_anything_is_built() {
     ));
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn what_a_campaign_file_lacks_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("campaign.toml");
+    let shown = path.display();
+    let said = |words: &str| {
+        let output = hive(words);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let check = format!("campaign check {shown}");
+    assert!(said(&check).contains("does not exist"));
+    let head = "schema = \"hive-campaign/1\"\n[campaign]\nname = \"a\"\npurpose = \"b\"\n";
+    std::fs::write(&path, head).unwrap();
+    assert!(said(&check).contains("expected at least one [[fault]]"));
+    let fault = |model: &str, object: &str| {
+        let target = "target = { cell = 1 }\nwhen = { work_ms = 1 }";
+        format!("[[fault]]\nid = \"f\"\nmodel = \"{model}\"\n{target}\n{object}")
+    };
+    let object = fault("mem.burst", "object = \"no::SUCH\"\n");
+    std::fs::write(&path, format!("{head}{object}")).unwrap();
+    let output = hive(&check);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("only when the campaign is run: no::SUCH"),
+        "{text}"
+    );
+    let own = directory.path().display();
+    let refused = said(&format!("campaign run {shown} --out {own}"));
+    assert!(refused.contains("campaign.toml"), "{refused}");
+    let mode = "[machine]\nfirewall = \"ept\"\n";
+    let head = head.replace("purpose", "mode = \"deterministic\"\npurpose");
+    std::fs::write(&path, format!("{head}{mode}{}", fault("sw.panic", ""))).unwrap();
+    assert!(said(&check).contains("line 7: firewall: "));
+}

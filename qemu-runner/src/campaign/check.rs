@@ -1,5 +1,7 @@
 //! What a campaign does and needs, without running it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use toml::Spanned;
 
@@ -7,6 +9,7 @@ use super::arguments::CheckArguments;
 use super::file::{Campaign, Class, StrikeKeys};
 use super::states::{Graph, Outline, Path};
 use super::statistics::{LOOKS, runs_for_half_width, runs_for_zero_bound};
+use super::validate::{self, Name};
 use super::when::{Until, When};
 use crate::error::{Context, Ending, Result};
 use crate::experiment::Comparison;
@@ -38,6 +41,8 @@ pub struct Checked {
     comparison: Comparison,
     seconds_per_run: f64,
     runs_in_file: Option<u32>,
+    /// What of the kernel the file names, which is looked up when the images are built.
+    names: Vec<String>,
     /// Numbers of faults at which to look, and the runs that they take.
     looks: Vec<(u64, u64)>,
     states: Graph,
@@ -132,10 +137,11 @@ impl Checked {
         let classes: Vec<CheckedClass> = campaign.classes.iter().map(checked).collect();
         Self {
             looks: LOOKS.map(|look| (look, whole(float(look) / faults))).into(),
+            names: names(campaign),
             states: Graph::of(&outline(campaign, &classes)),
             schema: "hive-campaign-check/1",
             name: campaign.name().into(),
-            purpose: campaign.header.purpose.clone(),
+            purpose: campaign.header.purpose.get_ref().clone(),
             classes,
             golden_share: controls.golden.0,
             null_share: controls.null.0,
@@ -179,6 +185,12 @@ impl Checked {
                 "each run with a fault is carried out twice, and all memory compared\n"
             ));
         }
+        if !self.names.is_empty() {
+            let names = self.names.join(", ");
+            line(format_args!(
+                "looked up in the kernel only when the campaign is run: {names}\n"
+            ));
+        }
         line(format_args!("{}", self.needs()));
         line(format_args!("{}", self.states.text().trim_end()));
         text
@@ -215,6 +227,14 @@ impl Checked {
         }
         table(&rows)
     }
+}
+
+/// The objects and functions of the kernel, each once.
+fn names(campaign: &Campaign) -> Vec<String> {
+    let names = validate::names_of(campaign).map(|name| match name {
+        Name::Object(name, _) | Name::Function(name, _) => name.to_owned(),
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn outline(campaign: &Campaign, classes: &[CheckedClass]) -> Outline {

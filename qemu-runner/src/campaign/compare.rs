@@ -7,6 +7,8 @@
 //! What is said to differ does so after Holm's correction for all tests of the comparison: with a
 //! hundred tests, five would differ by chance. Intervals are each by themselves.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::arguments::CompareArguments;
@@ -16,6 +18,7 @@ use super::statistics::differences::chance;
 use super::statistics::{Difference, Pairs, Proportion, Shift, fisher, holm};
 use super::summary::{ClassSummary, Summary};
 use crate::error::{Ending, Error, Result};
+use crate::fault::plan::Kind;
 use crate::output::{Format, print_json, print_text, push_line, table};
 
 /// What chance may explain one time in twenty.
@@ -285,15 +288,34 @@ fn headline(summary: &Summary) -> String {
     )
 }
 
+/// Refuses a campaign with nothing to compare.
+fn has_faults(path: &Path, finished: &Finished) -> Result<()> {
+    let mut runs = finished.records.values();
+    let missing = if finished.records.is_empty() {
+        "no run of it is finished"
+    } else if runs.all(|run| run.kind() != Kind::Fault) {
+        "its finished runs are controls, and none has a fault"
+    } else {
+        return Ok(());
+    };
+    let shown = path.display();
+    Err(Error::Usage(format!(
+        "{shown}: {missing}: nothing to compare"
+    )))
+}
+
 /// Compares.
 ///
 /// # Errors
-/// [`Error::Usage`] if a directory holds no campaign, or the two have no class in common.
+/// [`Error::Usage`] if a directory holds no campaign or no finished run with a fault, or the two
+/// have no class in common.
 pub fn command(arguments: &CompareArguments, format: Format) -> Result<Ending> {
-    let comparison = compare(
-        &directory::read(&arguments.first)?,
-        &directory::read(&arguments.second)?,
-    );
+    let read = |path: &Path| {
+        let finished = directory::read(path)?;
+        has_faults(path, &finished)?;
+        Ok(finished)
+    };
+    let comparison = compare(&read(&arguments.first)?, &read(&arguments.second)?);
     if comparison.shares.is_empty() {
         return Err(Error::Usage(
             "the two campaigns have no fault in common".into(),

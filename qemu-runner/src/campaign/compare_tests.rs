@@ -4,7 +4,6 @@
 use super::*;
 use crate::campaign::directory::tests::manifest;
 use crate::campaign::resolve::Resolved;
-use crate::fault::plan::Kind;
 use crate::guest::difference::Difference as Memory;
 use crate::observation::Observation;
 use crate::verdict::tests::{cell, good_run};
@@ -38,6 +37,7 @@ fn campaign(seed: u64, escapes: u32, later: u64) -> Finished {
     Finished {
         manifest: manifest(),
         records: (0..40).map(record).collect(),
+        cut_off: 0,
     }
 }
 
@@ -89,6 +89,18 @@ fn another_campaign_file_is_said_to_be_another() {
     assert!(!compare(&first, &second).text().contains("files differ"));
     second.manifest.file.push('#');
     assert!(compare(&first, &second).text().contains("files differ"));
+}
+
+#[test]
+fn without_a_finished_run_there_is_nothing_to_compare() {
+    let refused = |of: &Finished| has_faults(Path::new("b"), of).map_err(|error| error.to_string());
+    let mut second = campaign(7, 0, 0);
+    assert_eq!(refused(&second), Ok(()));
+    second.records.retain(|_, run| run.kind() != Kind::Fault);
+    assert!(refused(&second).unwrap_err().contains("none has a fault"));
+    second.records.clear();
+    let error = refused(&second).unwrap_err();
+    assert!(error.starts_with("b: no run of it is finished"), "{error}");
 }
 
 #[test]

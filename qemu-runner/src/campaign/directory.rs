@@ -5,6 +5,7 @@
 //!    not count: a line that was cut off is dropped and its run is done again.
 //! 2. A directory holds runs of one campaign file, one seed, one machine and one pair of images.
 //! 3. One runner at a time writes to a directory.
+//! 4. Nothing of anybody else's is overwritten.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -71,7 +72,7 @@ impl Manifest {
         Ok(Self {
             schema: SCHEMA.into(),
             name: campaign.name().into(),
-            purpose: campaign.header.purpose.clone(),
+            purpose: campaign.header.purpose.get_ref().clone(),
             seed,
             runs,
             mode: campaign.header.mode,
@@ -119,6 +120,22 @@ pub struct Finished {
     pub manifest: Manifest,
     /// The finished runs, by number.
     pub records: BTreeMap<u32, Record>,
+    /// How many bytes at the end of the file of the runs are no whole line.
+    pub cut_off: u64,
+}
+
+impl Finished {
+    /// What is to be said of a last line that was cut off; `None` if it is whole.
+    pub fn cut_off_text(&self, directory: &Path) -> Option<String> {
+        let (shown, word) = (directory.join(RUNS), quoted(directory));
+        let shown = shown.display();
+        (self.cut_off > 0).then(|| {
+            format!(
+                "{shown}: the last line was cut off and is left out; its run is not finished, and \
+                 campaign run with --resume {word} carries it out again"
+            )
+        })
+    }
 }
 
 /// Reads a campaign back.
@@ -128,8 +145,14 @@ pub struct Finished {
 pub fn read(directory: &Path) -> Result<Finished> {
     let manifest = read_manifest(directory)?
         .ok_or_else(|| Error::Usage(format!("{} holds no campaign", directory.display())))?;
-    let (records, _) = read_runs(&directory.join(RUNS))?;
-    Ok(Finished { manifest, records })
+    let path = directory.join(RUNS);
+    let (records, whole) = read_runs(&path)?;
+    let all = fs::metadata(&path).map_or(whole, |found| found.len());
+    Ok(Finished {
+        manifest,
+        records,
+        cut_off: all.saturating_sub(whole),
+    })
 }
 
 /// What was asked for in a directory; `None` if nothing was.
@@ -149,6 +172,33 @@ pub fn read_manifest(directory: &Path) -> Result<Option<Manifest>> {
         return Err(Error::Usage(format!("{path}: {found}, expected {SCHEMA}")));
     }
     Ok(Some(manifest))
+}
+
+/// Refuses a directory for new runs that holds anything of somebody else's. Whether it holds a
+/// campaign is told later, when no other runner can begin one.
+///
+/// # Errors
+/// [`Error::Usage`] that names what it holds.
+pub fn check_new(path: &Path) -> Result<()> {
+    if !path.exists() || read_manifest(path)?.is_some() {
+        return Ok(());
+    }
+    let shown = path.display();
+    let entries = fs::read_dir(path).argument(|| format!("reading the directory {shown}"))?;
+    // A runner that was stopped before its first run may have left these.
+    let own = [RUNS.to_owned(), format!(".{MANIFEST}")];
+    let names = entries.flatten().map(|entry| entry.file_name());
+    match names
+        .filter(|name| own.iter().all(|own| name != own.as_str()))
+        .min()
+    {
+        None => Ok(()),
+        Some(name) => Err(Error::Usage(format!(
+            "{shown} is not empty and holds no campaign, but {}: runs go into a directory of their \
+             own",
+            name.display()
+        ))),
+    }
 }
 
 /// The runs, and how many bytes of the file are whole lines.
@@ -210,6 +260,9 @@ impl Journal {
             return Err(Error::Usage(format!(
                 "{shown} holds no campaign to go on with"
             )));
+        }
+        if beginning == Beginning::New {
+            check_new(path)?;
         }
         fs::create_dir_all(path).argument(|| format!("creating the directory {shown}"))?;
         let runs = lock(path)?;

@@ -65,10 +65,18 @@ fn a_line_that_was_cut_off_is_dropped_and_written_again() {
         .write_all(b"{\"resolved\":{\"run\":1,")
         .unwrap();
     drop(journal);
-    assert_eq!(read(directory.path()).unwrap().records.len(), 1);
+    let finished = read(directory.path()).unwrap();
+    assert_eq!((finished.records.len(), finished.cut_off), (1, 21));
+    let text = finished.cut_off_text(directory.path()).unwrap();
+    assert!(
+        text.contains("cut off") && text.contains("--resume"),
+        "{text}"
+    );
     let mut journal = Journal::open(directory.path(), &manifest(), Beginning::Resumed).unwrap();
     journal.add(record(1)).unwrap();
-    assert_eq!(read(directory.path()).unwrap().records.len(), 2);
+    let finished = read(directory.path()).unwrap();
+    assert_eq!(finished.records.len(), 2);
+    assert_eq!(finished.cut_off_text(directory.path()), None);
 }
 
 #[test]
@@ -113,6 +121,27 @@ fn a_directory_without_a_campaign_is_refused() {
     assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
     fs::write(directory.path().join(MANIFEST), "{}").unwrap();
     assert_eq!(read(directory.path()).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_directory_of_somebody_else_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Journal::open(directory.path(), &manifest(), Beginning::New);
+    let page = directory.path().join("report.html");
+    fs::write(&page, "mine").unwrap();
+    let error = open().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let words = error.to_string();
+    assert!(
+        words.contains("report.html") && words.contains("not empty"),
+        "{words}"
+    );
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    fs::remove_file(&page).unwrap();
+    // As a runner leaves it that was stopped before its first run.
+    fs::write(directory.path().join(RUNS), "").unwrap();
+    fs::write(directory.path().join(".manifest.json"), "{").unwrap();
+    open().unwrap();
 }
 
 #[test]

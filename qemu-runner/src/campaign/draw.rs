@@ -163,6 +163,13 @@ impl Number {
         }
     }
 
+    fn exponential(mean: u64) -> Result<Self, String> {
+        let wrong = || "a mean of 0 leaves nothing to draw; expected 1 or more".to_owned();
+        (mean > 0)
+            .then_some(Self::Exponential(mean))
+            .ok_or_else(wrong)
+    }
+
     fn of(kind: &str, values: Vec<u64>) -> Result<Self, String> {
         match (kind, values.as_slice()) {
             ("choice", []) => Err("expected at least one value to choose from".into()),
@@ -222,7 +229,7 @@ impl<'de> Visitor<'de> for NumberVisitor {
         };
         let number = match kind.as_str() {
             "geometric" => Number::Geometric(chances(map.next_value()?)),
-            "exponential" => Number::Exponential(map.next_value::<u64>()?.max(1)),
+            "exponential" => Number::exponential(map.next_value()?).map_err(A::Error::custom)?,
             _ => Number::of(&kind, map.next_value()?).map_err(A::Error::custom)?,
         };
         match map.next_key::<String>()? {

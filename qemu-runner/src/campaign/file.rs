@@ -40,7 +40,7 @@ pub struct Campaign {
     #[serde(default)]
     pub invariants: Invariants,
     /// The fault classes.
-    #[serde(rename = "fault")]
+    #[serde(rename = "fault", default)]
     pub classes: Vec<Class>,
 }
 
@@ -73,7 +73,7 @@ pub struct Header {
     /// Its name, of letters, digits, `-` and `_`.
     pub name: Spanned<String>,
     /// What it shows, in a sentence.
-    pub purpose: String,
+    pub purpose: Spanned<String>,
     /// The seed, if the command line gives none.
     #[serde(default = "one")]
     pub seed: u64,
@@ -196,7 +196,7 @@ pub struct MachineKeys {
     /// How much memory, in MiB.
     pub memory_mib: u64,
     /// How the firewall is enforced.
-    pub firewall: String,
+    pub firewall: Spanned<String>,
     /// More boot parameters.
     pub append: String,
 }
@@ -208,7 +208,7 @@ impl MachineKeys {
             cells: self.cells,
             cpus: self.cpus,
             memory: self.memory_mib.saturating_mul(1 << 20),
-            firewall: self.firewall.clone(),
+            firewall: self.firewall.get_ref().clone(),
             append: self.append.clone(),
         }
     }
@@ -221,7 +221,7 @@ impl Default for MachineKeys {
             cells: machine.cells,
             cpus: machine.cpus,
             memory_mib: machine.memory >> 20,
-            firewall: machine.firewall,
+            firewall: Spanned::new(0..0, machine.firewall),
             append: machine.append,
         }
     }

@@ -113,6 +113,7 @@ impl Job<'_> {
             progress.begin(&title);
             let record = self.one(engine, resolved, progress)?;
             progress.clear();
+            progress.finished(&self.told(&record));
             if ledger.add(record)? == Next::End {
                 break;
             }
@@ -182,6 +183,9 @@ impl Job<'_> {
         };
         show(ledger.journal.records.len(), progress);
         for record in finished {
+            if let Ok(record) = &record {
+                progress.finished(&self.told(record));
+            }
             let next = record.and_then(|record| ledger.add(record));
             show(ledger.journal.records.len(), progress);
             if !matches!(next, Ok(Next::Run)) {
@@ -193,6 +197,13 @@ impl Job<'_> {
         }
         progress.clear();
         ended
+    }
+
+    /// What is said of a finished run.
+    fn told(&self, record: &Record) -> String {
+        let (run, runs) = (record.run(), self.runs);
+        let (what, label) = (record.resolved.text(), record.containment.text());
+        format!("run {run} of {runs}, {what}: {label}")
     }
 
     fn one(

@@ -171,6 +171,39 @@ fn a_report_that_cannot_be_written_is_shown_all_the_same() {
 }
 
 #[test]
+fn a_report_overwrites_only_reports() {
+    let bench = Bench::new();
+    let (_, journal) = bench.run(&fake(), Beginning::New, None);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let own = |name: &str| elsewhere.path().join(name);
+    let arguments = ReportArguments {
+        directory: journal.path().into(),
+        out: Some(elsewhere.path().into()),
+        mttf: None,
+    };
+    let make = || report::make(&arguments).map(|(_, written)| written.unwrap());
+    std::fs::write(own("report.html"), "mine").unwrap();
+    let error = make().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(
+        error.to_string().contains("report.html is there"),
+        "{error}"
+    );
+    std::fs::write(own("summary.json"), "{\"schema\":\"mine/1\"}").unwrap();
+    assert!(make().is_err());
+    assert_eq!(std::fs::read_to_string(own("report.html")).unwrap(), "mine");
+    for name in ["report.html", "summary.json"] {
+        std::fs::remove_file(own(name)).unwrap();
+    }
+    std::fs::write(own("notes.txt"), "mine").unwrap();
+    make().unwrap();
+    make().unwrap();
+    std::fs::remove_file(own("report.html")).unwrap();
+    make().unwrap();
+    assert!(own("report.html").is_file() && own("notes.txt").is_file());
+}
+
+#[test]
 fn a_host_on_which_nothing_works_ends_the_campaign() {
     let bench = Bench::new();
     let engine = Fake {
@@ -233,7 +266,7 @@ fn a_campaign_that_has_hardly_begun_is_reported_too() {
     let summary = Summary::of(&manifest(), journal.records.values());
     report::write(journal.path(), &manifest(), &journal.records, &summary).unwrap();
     assert!(
-        summary.verdict().contains("0 of 0"),
+        summary.verdict().contains("no fault was injected"),
         "{}",
         summary.verdict()
     );

@@ -41,6 +41,7 @@ use file::Campaign;
 
 use crate::error::{Context, Ending, Error, Result};
 use crate::output::Format;
+use crate::qemu::install::Accelerator;
 
 /// Carries out a command.
 ///
@@ -55,17 +56,22 @@ pub fn command(command: &CampaignCommand, format: Format) -> Result<Ending> {
     }
 }
 
-/// Reads a campaign file; gives its text too.
+/// Reads a campaign file, and refuses what this host cannot run; gives its text too.
 fn load(path: &Path) -> Result<(String, Campaign)> {
     let shown = path.display();
+    if !path.exists() {
+        return Err(Error::Usage(format!("{shown} does not exist")));
+    }
     if !path.is_file() {
         return Err(Error::Usage(format!("{shown} is not a file")));
     }
     let bytes = fs::read(path).argument(|| format!("reading {shown}"))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::Usage(format!("{shown} is not text in UTF-8")))?;
-    let campaign =
-        Campaign::parse(&text).map_err(|problem| Error::Usage(format!("{shown}: {problem}")))?;
+    let refused = |problem| Error::Usage(format!("{shown}: {problem}"));
+    let campaign = Campaign::parse(&text).map_err(refused)?;
+    let accelerator = Accelerator::for_mode(campaign.header.mode);
+    validate::check_accelerator(&text, &campaign, accelerator).map_err(refused)?;
     Ok((text, campaign))
 }
 

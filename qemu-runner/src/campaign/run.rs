@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arguments::RunArguments;
-use super::directory::{Beginning, Journal, Manifest, read_manifest};
+use super::directory::{Beginning, Journal, Manifest, check_new, read_manifest};
 use super::file::Campaign;
 use super::jobs::{Engine, Job};
 use super::outcome::PauseLimit;
@@ -86,6 +86,9 @@ pub fn command(arguments: &RunArguments, format: Format) -> Result<Ending> {
     };
     if path.exists() && !path.is_dir() {
         return Err(Error::Usage(format!("{} is no directory", path.display())));
+    }
+    if beginning == Beginning::New {
+        check_new(&path)?;
     }
     let mut progress = Progress::new();
     let launch = launch(&campaign, &arguments.images, Keep::Nothing, &mut progress)?;

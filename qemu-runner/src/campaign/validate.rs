@@ -18,6 +18,7 @@ use crate::fault::names;
 use crate::fault::plan::{Cause, parse_operation, parse_program};
 use crate::images::Images;
 use crate::launch::Mode;
+use crate::qemu::install::Accelerator;
 
 /// Most runs of a campaign. So many take weeks.
 pub const RUNS_MAX: i64 = 1_000_000;
@@ -102,27 +103,64 @@ pub fn check(text: &str, campaign: &Campaign) -> Result<(), Problem> {
     check.classes()
 }
 
+/// Refuses a machine that QEMU cannot be with that accelerator.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn check_accelerator(
+    text: &str,
+    campaign: &Campaign,
+    accelerator: Accelerator,
+) -> Result<(), Problem> {
+    let keys = campaign.machine.get_ref();
+    let refused = |_| {
+        let at = keys.firewall.span().start;
+        let problem = "QEMU without KVM has no VMX, and only mode realtime may have KVM; expected \
+                       auto, npt, paging or off, or an Intel host with nested KVM";
+        Problem::at(text, at, problem)
+    };
+    keys.machine().check_firewall(accelerator).map_err(refused)
+}
+
 /// Refuses functions and objects that the kernel does not have: or each run that draws them would
 /// fail by itself.
 ///
 /// # Errors
 /// [`Error::Usage`] with what there is instead; [`Error::Host`] if the image cannot be read.
 pub fn check_names(file: (&Path, &str), campaign: &Campaign, images: &Images) -> Result<(), Error> {
-    for strike in campaign.classes.iter().flat_map(Class::strikes) {
-        let (when, place) = (strike.when.get_ref(), strike.when.span().start);
-        let watched = [&when.write, &when.access].into_iter().flatten();
-        let watched = watched.map(|name| (name, place));
-        let struck = strike.object.map(|it| (it.get_ref(), it.span().start));
-        for (name, at) in struck.into_iter().chain(watched) {
-            let found = names::object(images, name);
-            found.map_err(|error| misnamed(file, at, error))?;
-        }
-        if let Some(name) = &when.symbol {
-            let found = names::function(images, name);
-            found.map_err(|error| misnamed(file, place, error))?;
-        }
+    for name in names_of(campaign) {
+        let (found, at) = match name {
+            Name::Object(name, at) => (names::object(images, name), at),
+            Name::Function(name, at) => (names::function(images, name), at),
+        };
+        found.map_err(|error| misnamed(file, at, error))?;
     }
     Ok(())
+}
+
+/// What of the kernel a file names, and where.
+#[derive(Clone, Copy, Debug)]
+pub enum Name<'a> {
+    /// An object.
+    Object(&'a str, usize),
+    /// A function.
+    Function(&'a str, usize),
+}
+
+/// Everything of the kernel that a file names.
+pub fn names_of(campaign: &Campaign) -> impl Iterator<Item = Name<'_>> {
+    let strikes = campaign.classes.iter().flat_map(Class::strikes);
+    strikes.flat_map(|strike| {
+        let (when, place) = (strike.when.get_ref(), strike.when.span().start);
+        let struck = strike
+            .object
+            .map(|it| Name::Object(it.get_ref(), it.span().start));
+        let watched = [&when.write, &when.access].into_iter().flatten();
+        let watched = watched.map(move |name| Name::Object(name, place));
+        let function = when.symbol.iter();
+        let function = function.map(move |name| Name::Function(name, place));
+        struck.into_iter().chain(watched).chain(function)
+    })
 }
 
 /// What the kernel lacks is what the file should not name.
@@ -152,6 +190,9 @@ impl Check<'_> {
             return self.refuse(&self.campaign.schema, &format!("expected \"{SCHEMA}\""));
         }
         self.name(&header.name)?;
+        if header.purpose.get_ref().trim().is_empty() {
+            return self.refuse(&header.purpose, "expected what it shows, in a sentence");
+        }
         if let Some(runs) = &header.runs
             && !(1..=RUNS_MAX).contains(&i64::from(*runs.get_ref()))
         {

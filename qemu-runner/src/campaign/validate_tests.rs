@@ -110,6 +110,14 @@ const REFUSED: &[(&str, &str, usize, &str, &str)] = &[
         "expected one of",
     ),
     ("\"test\"", "\"a test\"", 3, "name", "letters, digits"),
+    ("\"To be tested\"", "\" \"", 4, "purpose", "a sentence"),
+    (
+        "work_ms = 500",
+        "work_ms = { exponential = 0 }",
+        26,
+        "work_ms",
+        "a mean of 0",
+    ),
     (
         "seed = 0x5EED_1995",
         "seed = \"x\"",
@@ -393,10 +401,32 @@ fn mistakes_are_refused_with_line_key_and_what_was_expected() {
 #[test]
 fn a_campaign_needs_a_fault() {
     let (head, _) = GOOD.split_once("[[fault]]").unwrap();
-    assert!(Campaign::parse(head).unwrap_err().problem.contains("fault"));
+    let problem = Campaign::parse(head).unwrap_err();
+    assert_eq!(problem.problem, "expected at least one [[fault]]");
     let empty = head.replace("[campaign]", "fault = []\n[campaign]");
     let problem = Campaign::parse(&empty).unwrap_err();
     assert_eq!(problem.problem, "expected at least one [[fault]]");
+}
+
+#[test]
+fn a_firewall_that_the_emulator_lacks_is_refused_where_it_stands() {
+    let text = GOOD.replacen("cells = 4", "firewall = \"ept\"\ncells = 4", 1);
+    let campaign = Campaign::parse(&text).unwrap();
+    let problem = check_accelerator(&text, &campaign, Accelerator::Tcg).unwrap_err();
+    assert_eq!((problem.line, problem.key.as_str()), (10, "firewall"));
+    check_accelerator(&text, &campaign, Accelerator::Kvm).unwrap();
+}
+
+#[test]
+fn what_of_the_kernel_is_named_is_known_beforehand() {
+    let campaign = Campaign::parse(GOOD).unwrap();
+    let names = names_of(&campaign).map(|name| match name {
+        Name::Object(name, _) => ("object", name),
+        Name::Function(name, _) => ("function", name),
+    });
+    let table = ("object", "scheduler::TABLE");
+    let wake = ("function", "scheduler::wake");
+    assert_eq!(names.collect::<Vec<_>>(), [table, wake, table]);
 }
 
 proptest! {

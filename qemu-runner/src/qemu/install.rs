@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::bounded::{self, PROBE_LIMIT};
 use crate::error::{Error, Result};
+use crate::launch::Mode;
 use crate::packages::{Packages, on_path};
 
 /// The program.
@@ -132,6 +133,14 @@ impl Accelerator {
             Self::Kvm
         } else {
             Self::Tcg
+        }
+    }
+
+    /// The best for a mode: only TCG counts instructions.
+    pub fn for_mode(mode: Mode) -> Self {
+        match mode {
+            Mode::Realtime => Self::choose(),
+            Mode::Deterministic => Self::Tcg,
         }
     }
 }

@@ -15,14 +15,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::arguments::ReportArguments;
 use super::directory::{self, Manifest, pretty};
 use super::record::Record;
-use super::summary::Summary;
-use crate::error::{Context, Ending, Result};
+use super::summary::{self, Summary};
+use crate::error::{Context, Ending, Error, Result};
 use crate::output::{Format, print_json, print_text};
 
 pub use terminal::text;
+
+/// What says that the files beside it are a report.
+const SUMMARY: &str = "summary.json";
+const TABLE: &str = "runs.csv";
+const PAGE: &str = "report.html";
+const TESTS: &str = "junit.xml";
 
 /// Writes every file of the report beside the runs.
 ///
@@ -44,26 +52,54 @@ fn write_to(
     (manifest, records): (&Manifest, &BTreeMap<u32, Record>),
     summary: &Summary,
 ) -> Result<()> {
-    directory::write(out, "summary.json", &pretty(summary)?)?;
-    directory::write(out, "runs.csv", &files::csv(records.values())?)?;
-    directory::write(out, "report.html", &html::page(summary, records, path)?)?;
+    // First, because from then on the others may be written again.
+    directory::write(out, SUMMARY, &pretty(summary)?)?;
+    directory::write(out, TABLE, &files::csv(records.values())?)?;
+    directory::write(out, PAGE, &html::page(summary, records, path)?)?;
     let junit = files::junit(manifest, records.values())?;
-    directory::write(out, "junit.xml", &junit)
+    directory::write(out, TESTS, &junit)
+}
+
+/// Refuses to overwrite files that are of no report: they stand neither beside a campaign nor
+/// beside the summary of one.
+fn check_place(out: &Path) -> Result<()> {
+    let schema = || {
+        let bytes = fs::read(out.join(SUMMARY)).ok()?;
+        let summary: Value = serde_json::from_slice(&bytes).ok()?;
+        Some(summary.get("schema")?.as_str()?.to_owned())
+    };
+    let is_summary = schema().is_some_and(|schema| schema.starts_with(summary::FORMAT));
+    if is_summary || matches!(directory::read_manifest(out), Ok(Some(_))) {
+        return Ok(());
+    }
+    let names = [SUMMARY, TABLE, PAGE, TESTS].into_iter();
+    match names.map(|name| out.join(name)).find(|path| path.exists()) {
+        None => Ok(()),
+        Some(other) => Err(Error::Usage(format!(
+            "{} is there, and no report of a campaign is; --out DIRECTORY writes the report \
+             elsewhere",
+            other.display()
+        ))),
+    }
 }
 
 /// Sums up a campaign that was run, and writes the files of its report; the second result is what
 /// came of those.
 ///
 /// # Errors
-/// See [`directory::read`]; [`crate::error::Error::Usage`] if the files have no place.
+/// See [`directory::read`]; [`Error::Usage`] if the files have no place, or would overwrite others.
 pub fn make(arguments: &ReportArguments) -> Result<(Summary, Result<()>)> {
     let path = &arguments.directory;
     let finished = directory::read(path)?;
+    if let Some(text) = finished.cut_off_text(path) {
+        eprintln!("{text}");
+    }
     let mut summary = Summary::of(&finished.manifest, finished.records.values());
     if let Some(mttf) = &arguments.mttf {
         summary = summary.with_mttf(mttf);
     }
     let out = arguments.out.as_deref().unwrap_or(path);
+    check_place(out)?;
     fs::create_dir_all(out).argument(|| format!("creating the directory {}", out.display()))?;
     let runs = (&finished.manifest, &finished.records);
     let written = write_to(out, path, runs, &summary);

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::campaign::statistics::sizes::{LOOKS, next_look};
 use crate::campaign::statistics::{Proportion, Times};
 use crate::campaign::summary::controls::ControlSummary;
-use crate::campaign::summary::{ClassSummary, Summary, ViolationLine};
+use crate::campaign::summary::{ClassSummary, NotCarriedOut, Summary, ViolationLine};
 use crate::output::{counted, push_line, quoted, table};
 
 /// The latencies that a table has room for.
@@ -42,6 +42,7 @@ pub fn text(summary: &Summary, directory: &Path) -> String {
     line(format_args!("{}", availability(summary)));
     line(format_args!("{}", checks(summary)));
     text.push_str(&violations(&summary.violations, directory));
+    text.push_str(&not_carried_out(summary, directory));
     text
 }
 
@@ -59,15 +60,20 @@ pub fn counts(summary: &Summary) -> String {
     };
     let untimed = some(totals.untimed, "whose fault has no known time");
     let left_out = some(totals.left_out, "whose later fault found its target gone");
+    let controls = match totals.infra_of_controls {
+        0 => String::new(),
+        1 => "; a control was not carried out".into(),
+        count => format!("; {count} controls were not carried out"),
+    };
     format!(
-        "{} of {} runs, seed {:#x}: {} faults, {} not carried out, \
+        "{} of {}, seed {:#x}: {}, {} not carried out, \
          {} not injected{against}{untimed}{left_out}; contained even if those not carried out \
-         or not injected were not: {}",
+         or not injected were not: {}{controls}",
         totals.runs,
-        totals.wanted,
+        counted(u64::from(totals.wanted), "run"),
         summary.seed,
-        totals.faults,
-        totals.infra,
+        counted(totals.faults as u64, "fault"),
+        totals.infra - totals.infra_of_controls,
         totals.not_injected,
         worst.text(),
     )
@@ -78,7 +84,10 @@ pub fn look(summary: &Summary) -> String {
     let faults = summary.totals.faults as u64;
     match next_look(faults) {
         _ if LOOKS.contains(&faults) => {
-            format!("A result at {faults} faults, one of the looks set beforehand.")
+            format!(
+                "A result at {}, one of the looks set beforehand.",
+                counted(faults, "fault")
+            )
         }
         Some(next) => format!(
             "A provisional result: the next look set beforehand is at {next} faults, and who stops \
@@ -261,12 +270,12 @@ fn availability(summary: &Summary) -> String {
         .map_or_else(|| "-".into(), |time| format!("{time:.1} ms"));
     let mut text = format!(
         "availability after faults, over {:.1} s: machine {}, cell {}, service {}; \
-         {} failures, {} of them repaired in their run, after {repair} on average\n",
+         {}, {} of them repaired in their run, after {repair} on average\n",
         found.seconds,
         percent_of_time(found.machine),
         percent_of_time(found.cell),
         percent_of_time(found.service),
-        found.failures,
+        counted(found.failures as u64, "failure"),
         found.repaired,
     );
     text.push('\n');
@@ -316,13 +325,12 @@ fn checks(summary: &Summary) -> String {
 pub fn programs(summary: &Summary) -> String {
     let programs = summary.programs;
     format!(
-        "{} operations verified byte by byte. {} workers died, {} of them with a cell that a fault \
-         was injected into. Survivors lost {} operations with cells that died, {} with cells that \
-         lived.",
-        programs.verified,
-        programs.died,
+        "{} verified byte by byte. {} died, {} of them with a cell that a fault was injected into. \
+         Survivors lost {} with cells that died, {} with cells that lived.",
+        counted(programs.verified, "operation"),
+        counted(programs.died, "worker"),
         programs.due,
-        programs.lost_with_the_dead,
+        counted(programs.lost_with_the_dead, "operation"),
         programs.lost_with_the_living,
     )
 }
@@ -345,6 +353,26 @@ fn violations(violations: &[ViolationLine], directory: &Path) -> String {
             format_args!("run {run} ({class}): {}: {reasons}", containment.text()),
         );
         push_line(&mut text, format_args!("    {}", replay(directory, *run)));
+    }
+    text
+}
+
+/// How a run that could not be carried out is carried out after all.
+pub const AGAIN: &str = "A fault that could not be carried out counts as a failure in the worst \
+                         case, and --resume does not try it again: who repeats what failed \
+                         chooses what counts. To see what such a run does, without counting it:";
+
+fn not_carried_out(summary: &Summary, directory: &Path) -> String {
+    let mut text = String::new();
+    for NotCarriedOut { run, what, reason } in &summary.not_carried_out {
+        push_line(
+            &mut text,
+            format_args!("run {run} ({what}) could not be carried out: {reason}"),
+        );
+    }
+    if let Some(first) = summary.not_carried_out.first() {
+        let again = replay(directory, first.run);
+        push_line(&mut text, format_args!("{AGAIN}\n    {again}"));
     }
     text
 }

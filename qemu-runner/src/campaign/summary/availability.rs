@@ -18,6 +18,7 @@ use crate::campaign::record::{Measured, Record};
 use crate::campaign::statistics::{Proportion, chain};
 use crate::campaign::summary::controls::work;
 use crate::fault::plan::Kind;
+use crate::output::counted;
 use crate::units::{Span, float};
 
 /// A run that did less than this share of the controls' work took more than half as long again.
@@ -115,6 +116,21 @@ struct Tally {
 }
 
 impl Availability {
+    /// The work of a run beside that of the controls, in words; `None` without controls.
+    pub fn work_text(&self) -> Option<String> {
+        let Spread {
+            samples,
+            median,
+            least,
+            greatest,
+            ..
+        } = self.work?;
+        let runs = counted(samples as u64, "run");
+        Some(format!(
+            "{median:.2} of the controls' rate (median of {runs}, {least:.2} to {greatest:.2})"
+        ))
+    }
+
     /// Of runs that injected faults, beside the controls; `None` if nothing was measured.
     pub(super) fn of(records: &[&Record], cells: usize) -> Option<Self> {
         let judged = || records.iter().filter(|run| run.containment.is_valid());

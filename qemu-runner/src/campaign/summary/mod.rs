@@ -30,6 +30,7 @@ use super::statistics::{Proportion, Sample, Times};
 use crate::error::{Ending, Error, Result};
 use crate::fault::plan::Kind;
 use crate::latency::Latencies;
+use crate::output::counted;
 use crate::units::Span;
 use crate::verdict::Invariant;
 
@@ -37,11 +38,14 @@ use crate::verdict::Invariant;
 /// nothing.
 const INFRA_PERCENT_MAX: usize = 10;
 
+/// The format of a summary, of whatever version.
+pub const FORMAT: &str = "hive-campaign-summary/";
+
 /// What a campaign shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The format.
-    pub schema: &'static str,
+    pub schema: String,
     /// The campaign's name.
     pub name: String,
     /// What it shows.
@@ -77,6 +81,8 @@ pub struct Summary {
     pub shown: Shown,
     /// Every run that something speaks against.
     pub violations: Vec<ViolationLine>,
+    /// Every run that could not be carried out.
+    pub not_carried_out: Vec<NotCarriedOut>,
 }
 
 /// How many runs.
@@ -90,6 +96,8 @@ pub struct Totals {
     pub faults: usize,
     /// That could not be carried out.
     pub infra: usize,
+    /// Those of them that are controls.
+    pub infra_of_controls: usize,
     /// Whose fault never struck.
     pub not_injected: usize,
     /// Those of them that something speaks against all the same.
@@ -188,6 +196,17 @@ pub struct ViolationLine {
     pub invariants: Vec<Invariant>,
 }
 
+/// A run that could not be carried out.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotCarriedOut {
+    /// Its number.
+    pub run: u32,
+    /// What it was to be.
+    pub what: String,
+    /// What kept it from being that.
+    pub reason: String,
+}
+
 impl Summary {
     /// Sums up runs.
     pub fn of<'a>(manifest: &Manifest, records: impl Iterator<Item = &'a Record>) -> Self {
@@ -205,7 +224,7 @@ impl Summary {
         };
         let kinds = [Kind::Golden, Kind::Null];
         Self {
-            schema: "hive-campaign-summary/1",
+            schema: format!("{FORMAT}1"),
             name: manifest.name.clone(),
             purpose: manifest.purpose.clone(),
             seed: manifest.seed,
@@ -225,6 +244,7 @@ impl Summary {
             determinism: determinism(&records),
             shown: Shown::of(&faults),
             violations: violations(&records),
+            not_carried_out: not_carried_out(&records),
         }
     }
 
@@ -232,7 +252,7 @@ impl Summary {
     ///
     /// # Errors
     /// [`Error::Campaign`] if it shows nothing: no run is finished, too many could not be carried
-    /// out, or no fault struck.
+    /// out, or no fault was injected or struck.
     pub fn ended(&self) -> Result<Ending> {
         let Totals {
             runs,
@@ -243,9 +263,12 @@ impl Summary {
         let nothing = if runs == 0 {
             "no run is finished".into()
         } else if infra * 100 > INFRA_PERCENT_MAX * runs {
-            format!("{infra} of {runs} runs could not be carried out")
-        } else if faults > 0 && self.overall.manifested.of == 0 && self.violations.is_empty() {
-            format!("of {faults} faults none struck")
+            format!(
+                "{infra} of {} could not be carried out",
+                counted(runs as u64, "run")
+            )
+        } else if self.overall.manifested.of == 0 && self.violations.is_empty() {
+            none_struck(faults)
         } else {
             return Ok(self.ending());
         };
@@ -287,6 +310,10 @@ impl Summary {
                 self.totals.violated_without_fault
             );
         }
+        if all.manifested.of == 0 {
+            let none = none_struck(self.totals.faults);
+            return format!("This shows nothing of faults yet: {none}. {accused}");
+        }
         if all.manifested.count == 0 {
             let struck = all.manifested.text();
             return format!("Faults that struck and had an effect: {struck}. {accused}");
@@ -295,6 +322,14 @@ impl Summary {
             "Faults that had an effect and did not stay in their cell: {}. {accused}",
             all.escaped.text()
         )
+    }
+}
+
+/// What is said where no fault struck, of so many runs that were to inject one.
+fn none_struck(faults: usize) -> String {
+    match faults {
+        0 => "no fault was injected".into(),
+        faults => format!("of {} none struck", counted(faults as u64, "fault")),
     }
 }
 
@@ -393,6 +428,9 @@ impl Totals {
             runs: records.len(),
             faults: count(&|run| run.kind() == Kind::Fault),
             infra: count(&|run| run.containment == Containment::Infra),
+            infra_of_controls: count(&|run| {
+                run.containment == Containment::Infra && run.kind() != Kind::Fault
+            }),
             not_injected: count(&|run| run.containment == Containment::NotInjected),
             violated_without_fault: count(&|run| {
                 run.containment == Containment::NotInjected && run.is_violation()
@@ -499,5 +537,17 @@ fn violations(records: &[&Record]) -> Vec<ViolationLine> {
     violated.map(line).collect()
 }
 
+fn not_carried_out(records: &[&Record]) -> Vec<NotCarriedOut> {
+    let failed = records
+        .iter()
+        .filter(|run| run.containment == Containment::Infra);
+    let line = |run: &&Record| NotCarriedOut {
+        run: run.run(),
+        what: run.resolved.text(),
+        reason: run.infra.clone().unwrap_or_default(),
+    };
+    failed.map(line).collect()
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,6 +23,41 @@ fn run(change: fn(&mut Observation)) -> Record {
     Record::of(resolved, &observed, None, Duration::ZERO)
 }
 
+/// A run with a fault of a class, which stayed in its cell.
+pub(crate) fn contained(class: &str) -> Record {
+    let mut run = run(|_| {});
+    run.resolved.class = class.into();
+    run
+}
+
+/// What runs show together.
+pub(crate) fn campaign(records: &[Record]) -> Summary {
+    summary(records)
+}
+
+/// A run that QEMU did not survive.
+fn killed(kind: Kind) -> Record {
+    let mut resolved = Resolved::of(&manifest().campaign().unwrap(), 7, 3);
+    resolved.kind = kind;
+    let error = Error::Qemu("ended with signal 9".into());
+    Record::failed(resolved, &error, Duration::ZERO)
+}
+
+/// A golden run to which nothing happened.
+fn golden() -> Record {
+    let mut observed = good_run();
+    survived(&mut observed);
+    observed.injected.clear();
+    let mut resolved = Resolved::of(&manifest().campaign().unwrap(), 7, 1);
+    resolved.kind = Kind::Golden;
+    Record::of(resolved, &observed, None, Duration::ZERO)
+}
+
+fn page(found: &Summary, records: &[Record]) -> String {
+    let records = records.iter().map(|run| (run.run(), run.clone())).collect();
+    html::page(found, &records, Path::new("runs")).unwrap()
+}
+
 fn summary(records: &[Record]) -> Summary {
     Summary::of(&manifest(), records.iter())
 }
@@ -180,6 +215,93 @@ fn a_campaign_that_shows_nothing_is_no_success() {
     }
     let found = summary(&[missed, run(|_| {})]);
     assert_eq!(found.ended().unwrap(), Ending::Held);
+}
+
+#[test]
+fn a_control_that_was_not_carried_out_is_no_fault() {
+    let found = summary(&[run(|_| {}), killed(Kind::Null)]);
+    let counts = terminal::counts(&found);
+    assert!(counts.contains("1 fault, 0 not carried out"), "{counts}");
+    assert!(counts.contains("1 of 1 (at least"), "{counts}");
+    assert!(
+        counts.ends_with("; a control was not carried out"),
+        "{counts}"
+    );
+    let found = summary(&[run(|_| {}), killed(Kind::Fault)]);
+    let counts = terminal::counts(&found);
+    assert!(counts.contains("2 faults, 1 not carried out"), "{counts}");
+    assert!(
+        counts.contains("1 of 2 (") && !counts.contains("control"),
+        "{counts}"
+    );
+}
+
+#[test]
+fn what_was_not_carried_out_is_told_with_what_may_be_done() {
+    let records = [run(|_| {}), killed(Kind::Fault)];
+    let found = summary(&records);
+    let text = terminal::text(&found, Path::new("runs"));
+    assert!(
+        text.contains("could not be carried out: QEMU: ended with signal 9"),
+        "{text}"
+    );
+    assert!(text.ends_with("    cargo run -- replay runs 3\n"), "{text}");
+    assert!(page(&found, &records).contains("cargo run -- replay runs 3"));
+    let text = terminal::text(&summary(&records[..1]), Path::new("runs"));
+    assert!(!text.contains("could not be carried out"), "{text}");
+}
+
+#[test]
+fn without_a_fault_nothing_is_green() {
+    let records = [golden()];
+    let found = summary(&records);
+    let verdict = found.verdict();
+    assert!(verdict.contains("no fault was injected"), "{verdict}");
+    let error = found.ended().unwrap_err().to_string();
+    assert!(error.contains("no fault was injected"), "{error}");
+    for (found, records) in [(found, &records[..]), (summary(&[]), &[])] {
+        let page = page(&found, records);
+        assert!(page.contains("<p class=\"verdict nothing\">"), "{page}");
+    }
+    let records = [golden(), run(|_| {})];
+    let green = page(&summary(&records), &records);
+    assert!(green.contains("<p class=\"verdict\">"), "{green}");
+}
+
+#[test]
+fn the_only_contained_run_is_drawn_once() {
+    let records = [run(|_| {})];
+    let found = summary(&records);
+    assert_eq!(found.shown.typical, found.shown.worst);
+    let page = page(&found, &records);
+    assert_eq!(page.matches("\ncell 1\n").count(), 1, "{page}");
+    assert!(page.contains("The typical run, and the worst"));
+}
+
+#[test]
+fn work_like_the_controls_is_told_with_the_number_of_runs() {
+    let records = [golden(), run(|_| {}), run(|_| {})];
+    let found = summary(&records);
+    let work = found.availability.as_ref().unwrap().work_text().unwrap();
+    assert!(work.contains("median of 2 runs"), "{work}");
+    let page = page(&found, &records);
+    assert!(
+        page.contains(&work.replace('\'', "&#39;")) || page.contains(&work),
+        "{work}"
+    );
+    assert!(
+        !page.contains(" 100 %") && !page.contains("100.0 %"),
+        "{page}"
+    );
+}
+
+#[test]
+fn one_is_told_as_one() {
+    let records = [run(|_| {})];
+    let text = terminal::text(&summary(&records), Path::new("runs"));
+    for plural in [" 1 faults", " 1 workers", " 1 failures"] {
+        assert!(!text.contains(plural), "{plural}: {text}");
+    }
 }
 
 #[test]

@@ -15,12 +15,15 @@ pub mod curves;
 pub mod strip;
 
 use std::fmt::Display;
+use std::ops::Range;
 
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::style::RGBColor;
 
 use crate::campaign::lanes::Phase;
 use crate::campaign::outcome::Containment;
 use crate::error::{Context, Result};
+use crate::units::float;
 
 /// Every chart is as wide as the page.
 const WIDTH: u32 = 980;
@@ -68,6 +71,42 @@ pub const fn phase_colour(phase: Phase) -> RGBColor {
         Phase::Down => RGBColor(0xb0, 0x1e, 0x2e),
         Phase::Rebooting => RGBColor(0xe0, 0x7a, 0x5f),
     }
+}
+
+/// A vertical axis of so many rows, each 1 high and named in its middle. The library's own axis of
+/// rows has no height for one alone.
+struct Rows(usize);
+
+impl Ranged for Rows {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    #[expect(clippy::cast_possible_truncation, reason = "a place on the page")]
+    fn map(&self, at: &f64, (from, to): (i32, i32)) -> i32 {
+        let share = at / float(self.0 as u64);
+        from + (f64::from(to - from) * share).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        (0..self.0).map(row_middle).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        0.0..float(self.0 as u64)
+    }
+}
+
+/// Where the name of a row stands.
+fn row_middle(row: usize) -> f64 {
+    float(row as u64) + 0.5
+}
+
+/// The name of the row in whose middle an axis has a name.
+fn name_of_row(names: &[String], at: f64) -> String {
+    let rows = names.iter().enumerate();
+    let mut here = rows.filter(|(row, _)| (row_middle(*row) - at).abs() < 0.25);
+    here.next()
+        .map_or_else(String::new, |(_, name)| name.clone())
 }
 
 /// A problem of drawing, as one of the host: the page could not be written.

@@ -1,16 +1,16 @@
 //! One run: what each cell was doing, as a lane for each.
 
 use plotters::chart::ChartBuilder;
-use plotters::coord::ranged1d::{IntoSegmentedCoord, SegmentValue};
 use plotters::drawing::IntoDrawingArea;
 use plotters::element::Rectangle;
 use plotters::prelude::SVGBackend;
 use plotters::style::{Color, TRANSPARENT};
 
-use super::{FONT, WIDTH, drawn, phase_colour};
+use super::{FONT, Rows, WIDTH, drawn, name_of_row, phase_colour};
 use crate::campaign::lanes::slices;
 use crate::campaign::record::Measured;
 use crate::error::Result;
+use crate::units::float;
 
 /// Height of a lane, and of what lies around them.
 const LANE: u32 = 36;
@@ -37,14 +37,11 @@ pub fn strip(one: &Measured) -> Result<Option<String>> {
             .margin_right(28)
             .x_label_area_size(FRAME - 18)
             .y_label_area_size(NAMES);
-        let vertical = (0..cells - 1).into_segmented();
-        let mut chart = drawn(builder.build_cartesian_2d(0.0..until, vertical))?;
+        let mut chart = drawn(builder.build_cartesian_2d(0.0..until, Rows(cells)))?;
         // The first cell is on top; the vertical axis begins below.
         let row = |cell: usize| cells - 1 - cell;
-        let name = |value: &SegmentValue<usize>| match value {
-            SegmentValue::CenterOf(at) if *at < cells => format!("cell {}", row(*at)),
-            _ => String::new(),
-        };
+        let names: Vec<String> = (0..cells).map(|at| format!("cell {}", row(at))).collect();
+        let name = |at: &f64| name_of_row(&names, *at);
         let mut mesh = chart.configure_mesh();
         let mesh = mesh
             .disable_y_mesh()
@@ -58,8 +55,8 @@ pub fn strip(one: &Measured) -> Result<Option<String>> {
         for (cell, lane) in one.lanes.iter().enumerate() {
             let areas = slices(lane, until).map(|(from, to, phase)| {
                 let corners = [
-                    (from, SegmentValue::Exact(row(cell))),
-                    (to, SegmentValue::Exact(row(cell) + 1)),
+                    (from, float(row(cell) as u64)),
+                    (to, float(row(cell) as u64 + 1)),
                 ];
                 let mut area = Rectangle::new(corners, phase_colour(phase).filled());
                 area.set_margin(6, 6, 0, 0);

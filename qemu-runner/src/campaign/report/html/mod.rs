@@ -19,10 +19,10 @@ use std::path::Path;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use plotters::style::RGBColor;
 
-use super::terminal::{counts, look, replay};
+use super::terminal::{AGAIN, counts, look, replay};
 use crate::campaign::record::Record;
 use crate::campaign::statistics::Proportion;
-use crate::campaign::summary::{Summary, ViolationLine};
+use crate::campaign::summary::{NotCarriedOut, Summary, ViolationLine};
 use crate::error::{Ending, Result};
 
 const STYLE: &str = include_str!("style.css");
@@ -45,8 +45,10 @@ pub fn page(
         whole::checks(summary),
         control::controls(summary),
         violations(&summary.violations, directory),
+        not_carried_out(&summary.not_carried_out, directory),
     ];
     let bad = summary.ending() == Ending::Violated;
+    let nothing = !bad && summary.ended().is_err();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -59,7 +61,7 @@ pub fn page(
             body {
                 h1 { (summary.name) }
                 p.purpose { (summary.purpose) }
-                p.verdict.bad[bad] { (summary.verdict()) }
+                p.verdict.bad[bad].nothing[nothing] { (summary.verdict()) }
                 p { (counts(summary)) ". " (look(summary)) }
                 p.note { (summary.setup) "." }
                 @for section in &sections { (section) }
@@ -142,6 +144,26 @@ fn violations(violations: &[ViolationLine], directory: &Path) -> Markup {
             p { "Nothing speaks against any run." }
         } @else {
             (table(&["run", "fault", "outcome", "what", "again"], &rows))
+        }
+    }
+}
+
+fn not_carried_out(runs: &[NotCarriedOut], directory: &Path) -> Markup {
+    let rows = html! {
+        @for NotCarriedOut { run, what, reason } in runs {
+            tr {
+                td { (run) }
+                td { (what) }
+                td.free { (reason) }
+                td { code { (replay(directory, *run)) } }
+            }
+        }
+    };
+    html! {
+        @if !runs.is_empty() {
+            h2 { "What could not be carried out" }
+            (table(&["run", "what", "why", "again"], &rows))
+            p.note { (AGAIN) " the commands above." }
         }
     }
 }

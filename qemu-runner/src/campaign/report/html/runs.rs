@@ -224,10 +224,12 @@ fn beside_hive(summary: &Summary) -> Markup {
 }
 
 pub(super) fn examples(summary: &Summary, records: &BTreeMap<u32, Record>) -> Result<Markup> {
-    let chosen = [
-        ("A typical run", summary.shown.typical),
-        ("The worst run", summary.shown.worst),
-    ];
+    let chosen = match (summary.shown.typical, summary.shown.worst) {
+        (Some(typical), Some(worst)) if typical == worst => {
+            vec![("The typical run, and the worst", Some(worst))]
+        }
+        (typical, worst) => vec![("A typical run", typical), ("The worst run", worst)],
+    };
     let mut drawn = Vec::new();
     for (title, run) in chosen {
         let Some(record) = run.and_then(|run| records.get(&run)) else {

@@ -57,16 +57,8 @@ pub(super) fn availability(summary: &Summary) -> Markup {
     let Some(found) = &summary.availability else {
         return html! {};
     };
-    let work = found.work.map_or_else(
-        || "no controls to compare with".into(),
-        |work| {
-            let percent = [work.median, work.least, work.greatest].map(|share| share * 100.0);
-            format!(
-                "median {:.0} % of the controls' rate ({:.0} to {:.0})",
-                percent[0], percent[1], percent[2]
-            )
-        },
-    );
+    let work = found.work_text();
+    let work = work.unwrap_or_else(|| "no controls to compare with".into());
     let shares = [
         ("machine: some cell lived", found.machine),
         ("cell: it lived", found.cell),
