@@ -275,7 +275,7 @@ fn reason(code: u64) -> &'static str {
         Some(HintReason::Evidence(kind)) => evidence(kind as u64),
         Some(HintReason::OwnCpuStalled) => "one of its own CPUs does not tick",
         Some(HintReason::BarrierMissed) => "it missed a barrier",
-        Some(HintReason::ReintegrationFailed) => "it was rebooted and did not join",
+        Some(HintReason::ReintegrationFailed) => "it was rebooted again and again and did not stay",
         Some(HintReason::CriedWolf) => "it cried wolf",
         Some(HintReason::PulseStill) => "the pulse of its threads stands still",
     }

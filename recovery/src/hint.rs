@@ -37,7 +37,7 @@ pub enum HintReason {
     OwnCpuStalled,
     /// It did not reach a barrier.
     BarrierMissed,
-    /// It was rebooted and did not join.
+    /// It was rebooted again and again and did not stay.
     ReintegrationFailed,
     /// It raised an alert again that nobody could confirm.
     CriedWolf,

@@ -7,8 +7,10 @@
 //! # Invariants
 //! 1. No reboot before every live cell showed that nothing is left to recover there: the new life
 //!    must not meet a discard that was meant for the old one.
-//! 2. At most [`REBOOTS_MAX`] reboots of a cell that does not stay up; then its failure is recorded
-//!    and the others go on without it.
+//! 2. After [`REBOOTS_MAX`] reboots of a cell that does not stay up, its failure is recorded and it
+//!    rests before the next one, each time for twice as long, up to [`RESTS_DOUBLED`] times. So
+//!    what never works costs the others ever less, and being struck in quick succession costs no
+//!    cell for good.
 
 use cell::machine::CellState;
 use cell::trace::Event;
@@ -22,20 +24,26 @@ use crate::timing::Moment;
 /// Reboots of a cell that fails again within [`SETTLED_BOOTS`] times [`crate::Timing::boot`].
 pub const REBOOTS_MAX: u8 = 5;
 
-/// After so many boot spans a cell counts as settled, and its reboots are forgotten.
+/// After so many boot spans a cell counts as settled, and its reboots are forgotten. The first rest
+/// is as long.
 pub const SETTLED_BOOTS: u32 = 4;
+
+/// How often a rest is twice as long as the one before: from 12 s to 13 minutes.
+pub const RESTS_DOUBLED: u8 = 6;
 
 /// What is known of one cell's returns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Return {
-    /// Reboots since it last was settled.
+    /// Reboots since it last was settled, or rested.
     reboots: u8,
+    /// Rests since it last was settled.
+    rests: u8,
+    /// Since when it rests.
+    resting: Option<Moment>,
     /// When we asked last; `None` if nothing is under way.
     asked: Option<Moment>,
     /// When it last joined, or was last seen in its first boot; `None` if it was here before.
     joined: Option<Moment>,
-    /// Whether its failure was recorded.
-    given_up: bool,
 }
 
 /// What is known of all cells' returns.
@@ -50,9 +58,10 @@ impl<const CELLS: usize> Returns<CELLS> {
         Self {
             cells: [Return {
                 reboots: 0,
+                rests: 0,
+                resting: None,
                 asked: None,
                 joined: None,
-                given_up: false,
             }; CELLS],
         }
     }
@@ -67,7 +76,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         entry.asked = None;
         let was_up = |joined| timing.expired(joined, now, settled);
         if entry.joined.is_none_or(was_up) {
-            entry.reboots = 0;
+            (entry.reboots, entry.rests) = (0, 0);
         }
     }
 
@@ -106,7 +115,7 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
                 CellState::Absent | CellState::Live => false,
                 CellState::Booting | CellState::Stopped | CellState::Expelled => true,
             };
-            if is_due && !self.returns.cells[cell.index()].given_up {
+            if is_due {
                 pace = pace.max(self.bring_back(s, cell));
             }
         }
@@ -126,27 +135,46 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
             }
             None => false,
         };
-        if is_under_way {
-            return Pace::Waiting;
+        if !is_under_way && !self.rests(s, cell) {
+            self.ask_for_reboot(s, cell);
         }
-        if entry.reboots >= REBOOTS_MAX {
-            entry.given_up = true;
+        Pace::Waiting
+    }
+
+    /// Whether `cell` has to wait for its next reboot (invariant 2).
+    fn rests<S: Surroundings<CELLS>>(&mut self, s: &mut S, cell: CellId) -> bool {
+        let (now, timing) = (self.now(), self.timing);
+        let entry = &mut self.returns.cells[cell.index()];
+        if entry.reboots < REBOOTS_MAX {
+            return false;
+        }
+        let Some(since) = entry.resting else {
+            entry.resting = Some(now);
             let reason = u64::from(HintReason::ReintegrationFailed.code());
             s.trace(Event::Hint, [cell.index() as u64, reason]);
-            return Pace::Waiting;
+            return true;
+        };
+        let span = timing.boot * SETTLED_BOOTS * (1 << entry.rests);
+        if !timing.expired(since, now, span) {
+            return true;
         }
+        entry.resting = None;
+        entry.reboots = 0;
+        entry.rests = (entry.rests + 1).min(RESTS_DOUBLED);
+        false
+    }
+
+    fn ask_for_reboot<S: Surroundings<CELLS>>(&mut self, s: &mut S, cell: CellId) {
+        let now = self.now();
+        let entry = &mut self.returns.cells[cell.index()];
         let ended = s.incarnation(cell);
-        match s.reboot(cell, ended) {
-            RebootAnswer::Busy => Pace::Waiting,
-            RebootAnswer::Asked => {
-                entry.reboots += 1;
-                entry.asked = Some(now);
-                s.trace(
-                    Event::Reboot,
-                    [cell.index() as u64, u64::from(ended.next().0)],
-                );
-                Pace::Waiting
-            }
+        if s.reboot(cell, ended) == RebootAnswer::Asked {
+            entry.reboots += 1;
+            entry.asked = Some(now);
+            s.trace(
+                Event::Reboot,
+                [cell.index() as u64, u64::from(ended.next().0)],
+            );
         }
     }
 }

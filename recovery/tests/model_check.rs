@@ -19,7 +19,7 @@
 
 mod model;
 
-use cell::CellId;
+use cell::{CellId, Incarnation};
 use model::world::{Character, NEVER, cell};
 use model::{AllOrdersUntil, Death, Ending, Scenario};
 use stateright::{Checker, Expectation, Model};
@@ -369,6 +369,21 @@ fn two_cells_threads_of_one_never_begin() {
 #[test]
 fn three_cells_threads_of_one_never_begin() {
     assert_eq!(check(threads_never_begin::<3>()), 5_499);
+}
+
+/// More lives in a row come to nothing than are tried at once: it rests, and comes back after all.
+#[test]
+fn two_cells_six_lives_of_one_come_to_nothing() {
+    assert_eq!(
+        check(Scenario {
+            orders: AllOrdersUntil(0),
+            last_late: Incarnation(7),
+            horizon: 600,
+            ending: Ending::Complete,
+            ..threads_never_begin::<2>()
+        }),
+        3_936
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 pub(crate) mod view;
 pub(crate) mod world;
 
-use cell::{CellId, CellSet};
+use cell::{CellId, CellSet, Incarnation};
 use stateright::{Model, Property};
 
 use world::{Character, Health, Violation, World};
@@ -33,7 +33,9 @@ pub(crate) enum Death {
 pub(crate) enum Ending {
     /// Everybody who runs is back to ordinary work with everybody else who runs.
     Settled,
-    /// The same, and the live set never changes.
+    /// The same, and nobody is missing.
+    Complete,
+    /// Everybody is back to ordinary work, and the live set never changes.
     Unchanged,
     /// With the live set as it was and the liar at it: nobody can tell it from its victim.
     Open,
@@ -53,8 +55,9 @@ pub(crate) struct Scenario<const N: usize> {
     /// Cells whose threads stop to run, at most, and for how many slots.
     pub(crate) thread_stalls: u8,
     pub(crate) thread_stall_slots: u32,
-    /// Slots after which the threads of a cell run that joins in its second life.
+    /// Slots after which the threads of a cell run that joins again, in its lives up to this one.
     pub(crate) first_beat: u32,
+    pub(crate) last_late: Incarnation,
     /// Steps that the discard of the last cell takes beyond the first.
     pub(crate) discard_steps: u32,
     /// Reads that may fail, at most.
@@ -79,6 +82,7 @@ impl<const N: usize> Scenario<N> {
             thread_stalls: 0,
             thread_stall_slots: 1,
             first_beat: 0,
+            last_late: Incarnation(2),
             discard_steps: 0,
             missed_reads: 0,
             last_fault: 0,
@@ -133,9 +137,14 @@ impl<const N: usize> Scenario<N> {
         first.map_or(left, CellSet::only)
     }
 
+    fn has_settled(&self, world: &World<N>) -> bool {
+        let is_complete = world.live() == CellSet::first(N);
+        world.is_settled() && (is_complete || self.ending != Ending::Complete)
+    }
+
     fn is_over(&self, state: &State<N>) -> bool {
         let world = &state.world;
-        let is_quiet = world.is_settled() && world.done.is_empty();
+        let is_quiet = self.has_settled(world) && world.done.is_empty();
         let is_honest = world
             .cells
             .iter()
@@ -182,7 +191,7 @@ impl<const N: usize> Model for Scenario<N> {
     fn init_states(&self) -> Vec<Self::State> {
         let mut world = World::new(self.characters);
         world.cells[N - 1].discard_steps = self.discard_steps;
-        world.first_beat = self.first_beat;
+        (world.first_beat, world.last_late) = (self.first_beat, self.last_late);
         let disturbed = None;
         vec![State {
             world,
@@ -285,13 +294,14 @@ impl<const N: usize> Model for Scenario<N> {
                 |model: &Self, state: &State<N>| {
                     model.ending == Ending::Open
                         || state.world.slot < model.horizon
-                        || state.world.is_settled()
+                        || model.has_settled(&state.world)
                 },
             ),
             Property::always(
                 "the live set changes only where it should",
                 |model: &Self, state: &State<N>| {
-                    model.ending == Ending::Settled || state.world.history.len() == 1
+                    matches!(model.ending, Ending::Settled | Ending::Complete)
+                        || state.world.history.len() == 1
                 },
             ),
             Property::sometimes(
@@ -300,7 +310,9 @@ impl<const N: usize> Model for Scenario<N> {
                     let (world, over) = (&state.world, model.is_over(state));
                     match model.ending {
                         Ending::Unchanged => world.false_alarms && world.is_settled(),
-                        Ending::Settled => world.history.len() > 1 && world.is_settled(),
+                        Ending::Settled | Ending::Complete => {
+                            world.history.len() > 1 && model.has_settled(world)
+                        }
                         Ending::Open => over && world.false_alarms,
                     }
                 },

@@ -122,8 +122,10 @@ pub(crate) struct Cell<const N: usize> {
 #[derive(Clone, PartialEq, Hash, Debug)]
 pub(crate) struct World<const N: usize> {
     pub(crate) timing: Timing,
-    /// Slots after which the threads of a cell run that joins in its second life.
+    /// Slots after which the threads of a cell run that joins in its second life, or in another
+    /// one up to the last that is late.
     pub(crate) first_beat: u32,
+    pub(crate) last_late: Incarnation,
     pub(crate) slot: u32,
     /// Cells that had their step in this slot.
     pub(crate) done: CellSet,
@@ -175,6 +177,7 @@ impl<const N: usize> World<N> {
         let mut world = Self {
             timing: Timing { rate, ..TIMING },
             first_beat: 0,
+            last_late: Incarnation(2),
             slot: 1,
             done: CellSet::EMPTY,
             cells,
@@ -342,7 +345,7 @@ impl<const N: usize> World<N> {
         }
         self.history.push(self.live().with(cell));
         let entry = &mut self.cells[cell.index()];
-        let beat_after = if entry.incarnation == Incarnation(2) {
+        let beat_after = if entry.incarnation <= self.last_late {
             self.first_beat
         } else {
             0
