@@ -86,6 +86,8 @@ impl<const CELLS: usize, const CPUS: usize> Recovery<CELLS, CPUS> {
         let entry = &mut self.returns.cells[cell.index()];
         entry.asked = None;
         entry.joined = Some(now);
+        // Another master's reboot may have ended the rest that we counted.
+        entry.resting = None;
     }
 
     /// Whether `cell` joined so lately that its threads may not have run yet. They have some other

@@ -122,8 +122,7 @@ pub(crate) struct Cell<const N: usize> {
 #[derive(Clone, PartialEq, Hash, Debug)]
 pub(crate) struct World<const N: usize> {
     pub(crate) timing: Timing,
-    /// Slots after which the threads of a cell run that joins in its second life, or in another
-    /// one up to the last that is late.
+    /// As in the scenario.
     pub(crate) first_beat: u32,
     pub(crate) last_late: Incarnation,
     pub(crate) slot: u32,

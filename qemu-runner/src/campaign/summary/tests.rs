@@ -30,11 +30,6 @@ pub(crate) fn contained(class: &str) -> Record {
     run
 }
 
-/// What runs show together.
-pub(crate) fn campaign(records: &[Record]) -> Summary {
-    summary(records)
-}
-
 /// A run that QEMU did not survive.
 fn killed(kind: Kind) -> Record {
     let mut resolved = Resolved::of(&manifest().campaign().unwrap(), 7, 3);
@@ -58,7 +53,8 @@ fn page(found: &Summary, records: &[Record]) -> String {
     html::page(found, &records, Path::new("runs")).unwrap()
 }
 
-fn summary(records: &[Record]) -> Summary {
+/// What runs show together.
+pub(crate) fn summary(records: &[Record]) -> Summary {
     Summary::of(&manifest(), records.iter())
 }
 

@@ -150,7 +150,7 @@ where
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::campaign::summary::tests::{campaign, contained};
+    use crate::campaign::summary::tests::{contained, summary};
 
     /// The values of an attribute of every element of a kind.
     fn numbers(svg: &str, element: &str, attribute: &str) -> Vec<f64> {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn one_class_alone_has_a_bar_and_a_name() {
-        let alone = campaign(&[contained("halt"), contained("halt")]);
+        let alone = summary(&[contained("halt"), contained("halt")]);
         let svg = outcomes(&alone).unwrap();
         assert!(svg.contains("halt (2)"), "{svg}");
         let heights = numbers(&svg, "rect", "height");
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn several_classes_stand_one_below_the_other() {
-        let several = campaign(&[contained("halt"), contained("panic")]);
+        let several = summary(&[contained("halt"), contained("panic")]);
         let svg = outcomes(&several).unwrap();
         let tops = numbers(&svg, "rect", "y");
         let heights = numbers(&svg, "rect", "height");
